@@ -1,0 +1,168 @@
+//! What the operator wants, validated: plain data that every room is handed a part of.
+//! Read with [`load`]; nobody checks a setting a second time. Does no network I/O.
+
+mod error;
+mod expand;
+mod lower;
+mod policy;
+mod raw;
+mod template;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use crate::token::{Secret, SourceIdentity, SourceName};
+
+pub use error::{ConfigErrors, Mistake};
+pub use expand::Environment;
+pub use policy::{RefreshPolicy, Rotation};
+pub use template::Template;
+
+/// Where the config is read from when `--config` does not say.
+pub const DEFAULT_PATH: &str = "config.ron";
+
+/// Everything an operator can set.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The HTTP listener.
+    pub http: HttpConfig,
+    /// The RESP listener; `None` when it is switched off.
+    pub resp: Option<RespConfig>,
+    /// Where tokens are kept.
+    pub store: StoreConfig,
+    /// The key of the client that may do everything; `None`: one is made at the first start.
+    pub request_secret: Option<Secret>,
+    /// Requests to the upstream.
+    pub outbound: OutboundConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// How long what is in flight may take to finish after SIGTERM.
+    pub grace_period: Duration,
+    /// The token sources in an order in which each comes after those it depends on.
+    pub sources: Vec<TokenSource>,
+}
+
+/// Settings of the HTTP listener.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Address and port; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// Connections served at once; the next ones are refused.
+    pub max_connections: usize,
+    /// How long a request's head may take to arrive, counted from its first byte or, on a new
+    /// connection, from the accept.
+    pub header_timeout: Duration,
+    /// How long a connection may be idle between requests, and a request's body or an answer may
+    /// stand still.
+    pub idle_timeout: Duration,
+}
+
+/// Settings of the RESP listener.
+#[derive(Debug, Clone)]
+pub struct RespConfig {
+    /// Address and port; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// What `AUTH` must say; `None`: no password is asked for.
+    pub password: Option<Secret>,
+    /// Connections served at once; the next ones are refused.
+    pub max_connections: usize,
+    /// How long a connection may be idle; zero means for ever, as in Redis.
+    pub idle_timeout: Duration,
+}
+
+/// Settings of the store.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The directory, absolute or relative to the process.
+    pub path: PathBuf,
+}
+
+/// Settings of all requests that leave the machine.
+#[derive(Debug, Clone)]
+pub struct OutboundConfig {
+    /// A PEM file of further certificate authorities to trust.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy (`http://host:port`, with `user:password@` if it asks for them).
+    pub proxy: Option<Secret>,
+}
+
+/// How logs look and where they go.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Level, or directives such as `info,wechat_token_server::resp=debug`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A directory for daily files; `None`: standard error only.
+    pub dir: Option<PathBuf>,
+    /// How many daily files are kept.
+    pub keep: usize,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: with colours on a terminal.
+    Pretty,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// A configured way to obtain one kind of token.
+#[derive(Debug, Clone)]
+pub struct TokenSource {
+    /// Its name.
+    pub name: SourceName,
+    /// The method of the request.
+    pub method: Method,
+    /// The address, without the arguments below.
+    pub url: Url,
+    /// Arguments of the query string, in the order of the config.
+    pub args: Vec<(String, Template)>,
+    /// The sources named in the arguments' placeholders.
+    pub dependencies: Vec<SourceName>,
+    /// Which fields of the answer may hold the value; the first that is there counts. Each is a
+    /// path of names (or indexes) separated by dots.
+    pub value_fields: Vec<String>,
+    /// When it is refreshed.
+    pub policy: RefreshPolicy,
+    /// What its records belong to.
+    pub identity: SourceIdentity,
+}
+
+/// The method of a request to the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// POST, with the arguments in the query string and an empty body.
+    Post,
+}
+
+/// Reads, expands and validates the config file at `path`.
+///
+/// # Errors
+/// Every mistake at once, each by the path of its setting and with what to do.
+pub fn load(path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        ConfigErrors::one(path, Mistake::file(format!("cannot be read: {error}")))
+    })?;
+    parse(&text, path, environment)
+}
+
+/// As [`load`], for a text that is at hand. Relative paths in it are relative to `path`'s directory.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
+    let (raw, mut mistakes) =
+        raw::read(text).map_err(|mistake| ConfigErrors::one(path, mistake))?;
+    let config = lower::lower(raw, path, environment, &mut mistakes);
+    match config {
+        Some(config) if mistakes.is_empty() => Ok(config),
+        _ => Err(ConfigErrors::new(path, mistakes)),
+    }
+}

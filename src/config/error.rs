@@ -1,0 +1,67 @@
+//! Mistakes in a config: each by the path of its setting, never with a secret.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The setting, such as `token_sources.ticket.args.access_token`; empty for the whole file.
+    pub path: String,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl Mistake {
+    /// A mistake in the setting at `path`.
+    pub fn at(path: impl Into<String>, message: impl Into<String>) -> Mistake {
+        Mistake { path: path.into(), message: message.into() }
+    }
+
+    /// A mistake of the file as a whole.
+    pub fn file(message: impl Into<String>) -> Mistake {
+        Mistake::at("", message)
+    }
+}
+
+/// Every mistake that was found in one config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    file: PathBuf,
+    mistakes: Vec<Mistake>,
+}
+
+impl ConfigErrors {
+    pub(super) fn new(file: &Path, mistakes: Vec<Mistake>) -> ConfigErrors {
+        ConfigErrors { file: file.to_owned(), mistakes }
+    }
+
+    pub(super) fn one(file: &Path, mistake: Mistake) -> ConfigErrors {
+        ConfigErrors::new(file, vec![mistake])
+    }
+
+    /// The mistakes, in the order of the settings.
+    pub fn mistakes(&self) -> &[Mistake] {
+        &self.mistakes
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match self.mistakes.len() {
+            1 => write!(f, "1 mistake in {file}:")?,
+            n => write!(f, "{n} mistakes in {file}:")?,
+        }
+        for Mistake { path, message } in &self.mistakes {
+            if path.is_empty() {
+                write!(f, "\n  {message}")?;
+            } else {
+                write!(f, "\n  {path}: {message}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

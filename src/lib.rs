@@ -1,0 +1,21 @@
+//! The central server (中控服务器) for WeChat tokens, as a library: the rooms in reading order.
+//! See `ARCHITECTURE.md` for the map and for what each room may know.
+
+/// Time and randomness.
+pub mod clock;
+/// What the operator wants, validated.
+pub mod config;
+/// The HTTP listener.
+pub mod http;
+/// The refresh engine.
+pub mod refresh;
+/// The RESP listener.
+pub mod resp;
+/// The stand-in for the WeChat API.
+pub mod sandbox;
+/// Signals, drain and grace period.
+pub mod shutdown;
+/// What is served right now.
+pub mod snapshot;
+/// Names, secrets, generations, token records.
+pub mod token;

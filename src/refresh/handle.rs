@@ -1,0 +1,98 @@
+//! The one way back into the engine: "a record newer than generation g, please".
+//! Carries messages; decides nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::snapshot::Published;
+use crate::token::{Generation, SourceName};
+
+/// How many requests may wait for one source's refresher. Each is a client that holds a connection;
+/// more than this at once is an attack or a loop, and is refused rather than remembered.
+const MAX_WAITING: usize = 4_096;
+
+/// Why a forced refresh brought no newer token. `Display` is what a client is told: no secret, no
+/// address of the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefreshError {
+    /// There is no source of this name.
+    UnknownSource,
+    /// The attempt failed; what went wrong, for the client.
+    Failed(Arc<str>),
+    /// Too many clients wait for this source already.
+    TooMany,
+    /// The server is going down.
+    Draining,
+    /// The refresher broke down before it could answer; it has been restarted.
+    Lost,
+}
+
+impl fmt::Display for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RefreshError::UnknownSource => f.write_str("unknown type"),
+            RefreshError::Failed(what) => f.write_str(what),
+            RefreshError::TooMany => f.write_str("too many refreshes are waiting, try again later"),
+            RefreshError::Draining => f.write_str("the server is shutting down"),
+            RefreshError::Lost => f.write_str("the refresh was interrupted, try again"),
+        }
+    }
+}
+
+impl std::error::Error for RefreshError {}
+
+/// A client's wish for a newer token, on its way to the source's refresher.
+#[derive(Debug)]
+pub struct RefreshRequest {
+    /// The generation the client knows; `None` if it knows of no token.
+    pub newer_than: Option<Generation>,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Arc<Published>, RefreshError>>,
+}
+
+/// The receiving end of one source's requests; its refresher holds it.
+pub type RequestQueue = mpsc::Receiver<RefreshRequest>;
+
+/// Makes the handle for these sources and each one's [`RequestQueue`], in the same order.
+pub fn queue(names: impl IntoIterator<Item = SourceName>) -> (Vec<RequestQueue>, RefreshHandle) {
+    let (queues, senders) = names
+        .into_iter()
+        .map(|name| {
+            let (sender, queue) = mpsc::channel(MAX_WAITING);
+            (queue, (name, sender))
+        })
+        .unzip();
+    (queues, RefreshHandle { senders: Arc::new(senders) })
+}
+
+/// The right to ask for a refresh. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct RefreshHandle {
+    senders: Arc<HashMap<SourceName, mpsc::Sender<RefreshRequest>>>,
+}
+
+impl RefreshHandle {
+    /// Asks for a token newer than `newer_than`, and waits for the outcome.
+    ///
+    /// However many ask at once, they share one fetch. Within the cooldown, or when a newer token
+    /// is there already, the current one is the answer at once.
+    ///
+    /// # Errors
+    /// See [`RefreshError`]; the current token, if any, goes on being served.
+    pub async fn refresh(
+        &self,
+        source: &str,
+        newer_than: Option<Generation>,
+    ) -> Result<Arc<Published>, RefreshError> {
+        let sender = self.senders.get(source).ok_or(RefreshError::UnknownSource)?;
+        let (reply, answer) = oneshot::channel();
+        sender.try_send(RefreshRequest { newer_than, reply }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => RefreshError::TooMany,
+            mpsc::error::TrySendError::Closed(_) => RefreshError::Draining,
+        })?;
+        answer.await.unwrap_or(Err(RefreshError::Lost))
+    }
+}

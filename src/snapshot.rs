@@ -1,0 +1,278 @@
+//! What is served right now: one slot per source, written by its refresher, read by everybody.
+//! Reading takes no lock and makes no allocation; liveness is decided here, on each read, whatever
+//! the timers did. Knows nothing of the store or of the upstream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::{ArcSwapOption, Guard};
+use tokio::sync::watch;
+
+use crate::clock::Now;
+use crate::token::{Generation, SourceName, TokenRecord};
+
+/// A record as it is served: with what is needed to say how long a client may rely on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The record itself.
+    pub record: TokenRecord,
+    /// The record's end on the monotonic clock, counted when it was fetched or restored.
+    pub ends_mono: Duration,
+    /// How long before the end its renewal is due.
+    pub lead: Duration,
+    /// How long the value goes on working after a fetch has replaced it, for a source whose fetch
+    /// kills the old value; `None` where it lives to its end in any case.
+    pub overlap: Option<Duration>,
+    /// When a request was sent that may have replaced the value without our knowing the new one:
+    /// it is under way, or its answer was lost.
+    pub in_doubt_since: Option<Now>,
+}
+
+impl Published {
+    /// What is left of the true life, by whichever clock says less; `None` once it has ended.
+    pub fn life_left(&self, now: Now) -> Option<Duration> {
+        let mono = self.ends_mono.checked_sub(now.mono).filter(|left| !left.is_zero())?;
+        Some(self.record.ttl(now.wall)?.min(mono))
+    }
+
+    /// The **promised life**: how long a client that is answered now may rely on the value.
+    ///
+    /// Where a fetch kills the value after `overlap`, and we fetch ahead of the end, the true end
+    /// would be a false promise: the value is sure to work until the renewal that is due (or may
+    /// come at any moment, when it is overdue) and `overlap` longer.
+    pub fn promised_life(&self, now: Now) -> Option<Duration> {
+        let left = self.life_left(now)?;
+        let Some(overlap) = self.overlap else { return Some(left) };
+        let sure = match self.in_doubt_since {
+            Some(since) => overlap.saturating_sub(now.since(since)),
+            None => left.saturating_sub(self.lead) + overlap,
+        };
+        Some(left.min(sure))
+    }
+}
+
+/// One source's place in the snapshot.
+#[derive(Debug)]
+struct Slot {
+    name: SourceName,
+    current: ArcSwapOption<Published>,
+    generation: watch::Sender<Option<Generation>>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    slots: Vec<Slot>,
+    by_name: HashMap<SourceName, usize>,
+}
+
+/// Makes the snapshot of these sources, all absent: a [`Publisher`] for each, in the same order,
+/// and the [`Reader`] for everybody.
+pub fn snapshot(names: impl IntoIterator<Item = SourceName>) -> (Vec<Publisher>, Reader) {
+    let slots: Vec<Slot> = names
+        .into_iter()
+        .map(|name| Slot {
+            name,
+            current: ArcSwapOption::empty(),
+            generation: watch::Sender::new(None),
+        })
+        .collect();
+    let by_name = slots.iter().enumerate().map(|(at, slot)| (slot.name.clone(), at)).collect();
+    let slots = Arc::new(Slots { slots, by_name });
+    let publishers =
+        (0..slots.slots.len()).map(|at| Publisher { slots: Arc::clone(&slots), at }).collect();
+    (publishers, Reader { slots })
+}
+
+/// The right to publish one source's token. Its refresher holds it, and nobody else.
+#[derive(Debug)]
+pub struct Publisher {
+    slots: Arc<Slots>,
+    at: usize,
+}
+
+impl Publisher {
+    fn slot(&self) -> &Slot {
+        &self.slots.slots[self.at]
+    }
+
+    /// Whose token this publishes.
+    pub fn name(&self) -> &SourceName {
+        &self.slot().name
+    }
+
+    /// Makes `published` what every reader sees from now on.
+    pub fn publish(&self, published: Arc<Published>) {
+        let slot = self.slot();
+        let generation = Some(published.record.generation);
+        slot.current.store(Some(published));
+        // After the store: who is woken must see the new value.
+        slot.generation.send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
+    }
+
+    /// What this slot holds, live or not.
+    pub fn current(&self) -> Option<Arc<Published>> {
+        self.slot().current.load_full()
+    }
+}
+
+/// The right to read every source's token. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    slots: Arc<Slots>,
+}
+
+impl Reader {
+    /// The live token of a source; `None` if there is no such source, or no token, or it has ended.
+    pub fn live(&self, name: &str, now: Now) -> Option<LiveToken> {
+        let slot = &self.slots.slots[*self.slots.by_name.get(name)?];
+        LiveToken::of(slot, now)
+    }
+
+    /// Every live token with its source, in the order of the config.
+    pub fn all_live(&self, now: Now) -> impl Iterator<Item = (&SourceName, LiveToken)> {
+        self.slots
+            .slots
+            .iter()
+            .filter_map(move |slot| Some((&slot.name, LiveToken::of(slot, now)?)))
+    }
+
+    /// The configured source of this name.
+    pub fn source(&self, name: &str) -> Option<&SourceName> {
+        self.slots.by_name.get_key_value(name).map(|(name, _)| name)
+    }
+
+    /// Every configured source, in the order of the config.
+    pub fn sources(&self) -> impl ExactSizeIterator<Item = &SourceName> {
+        self.slots.slots.iter().map(|slot| &slot.name)
+    }
+
+    /// Tells each change of a source's value, by its generation; `None` until there is a first one.
+    pub fn changes(&self, name: &str) -> Option<watch::Receiver<Option<Generation>>> {
+        let slot = &self.slots.slots[*self.slots.by_name.get(name)?];
+        Some(slot.generation.subscribe())
+    }
+}
+
+/// A token that was live when it was read. Holds the record, so hold it briefly.
+#[derive(Debug)]
+pub struct LiveToken {
+    published: Guard<Option<Arc<Published>>>,
+    promised: Duration,
+}
+
+impl LiveToken {
+    fn of(slot: &Slot, now: Now) -> Option<LiveToken> {
+        let published = slot.current.load();
+        let promised = published.as_ref()?.promised_life(now)?;
+        Some(LiveToken { published, promised })
+    }
+
+    /// The record.
+    pub fn record(&self) -> &TokenRecord {
+        let published = self.published.as_ref().expect("`of` makes none from an empty slot");
+        &published.record
+    }
+
+    /// How long a client may rely on the value, from the reading on. See
+    /// [`Published::promised_life`].
+    pub fn promised_life(&self) -> Duration {
+        self.promised
+    }
+
+    /// The wall-clock instant until which a client may rely on the value.
+    pub fn promised_end(&self, now: Now) -> SystemTime {
+        now.wall + self.promised
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::{Secret, SourceIdentity};
+
+    const START: u64 = 1_000_000;
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(START + seconds),
+            mono: Duration::from_secs(seconds),
+        }
+    }
+
+    fn published(lifetime: u64, lead: u64, overlap: Option<u64>) -> Published {
+        Published {
+            record: TokenRecord {
+                value: Secret::new("v"),
+                fetched_at: at(0).wall,
+                expires_at: at(lifetime).wall,
+                generation: Generation(7),
+                first_seen: at(0).wall,
+                identity: SourceIdentity([0; 32]),
+            },
+            ends_mono: at(lifetime).mono,
+            lead: Duration::from_secs(lead),
+            overlap: overlap.map(Duration::from_secs),
+            in_doubt_since: None,
+        }
+    }
+
+    #[test]
+    fn the_promise_ends_with_the_overlap_after_the_renewal() {
+        let rotating = published(7_200, 600, Some(300));
+        let independent = published(7_200, 600, None);
+        // (now, promised by a rotating source, by an independent one)
+        for (now, rotating_promise, independent_promise) in [
+            (0, Some(6_900), Some(7_200)),
+            (6_000, Some(900), Some(1_200)),
+            (6_600, Some(300), Some(600)), // due
+            (6_800, Some(300), Some(400)), // overdue: any moment now, then `overlap` more
+            (7_000, Some(200), Some(200)), // the true end comes first
+            (7_200, None, None),
+        ] {
+            let seconds = |promise: Option<Duration>| promise.map(|p| p.as_secs());
+            assert_eq!(seconds(rotating.promised_life(at(now))), rotating_promise, "at {now}");
+            assert_eq!(
+                seconds(independent.promised_life(at(now))),
+                independent_promise,
+                "at {now}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_whose_answer_is_unknown_starts_the_overlap() {
+        let mut doubtful = published(7_200, 600, Some(300));
+        doubtful.in_doubt_since = Some(at(6_600));
+        for (now, promise) in [(6_600, 300), (6_700, 200), (6_900, 0), (7_100, 0)] {
+            assert_eq!(doubtful.promised_life(at(now)), Some(Duration::from_secs(promise)));
+        }
+    }
+
+    #[test]
+    fn neither_a_suspend_nor_a_clock_step_serves_a_dead_token() {
+        let name = SourceName::parse("t").unwrap();
+        let (publishers, reader) = snapshot([name]);
+        publishers[0].publish(Arc::new(published(100, 10, None)));
+        assert!(reader.live("t", at(99)).is_some());
+        let suspended = Now { wall: at(200).wall, mono: at(50).mono };
+        assert!(reader.live("t", suspended).is_none());
+        let stepped_back =
+            Now { wall: at(0).wall - Duration::from_secs(3_600), mono: at(101).mono };
+        assert!(reader.live("t", stepped_back).is_none());
+    }
+
+    #[test]
+    fn readers_are_told_of_new_values_only() {
+        let (publishers, reader) = snapshot([SourceName::parse("t").unwrap()]);
+        let mut changes = reader.changes("t").unwrap();
+        assert!(reader.live("t", at(0)).is_none() && reader.source("t").is_some());
+        let first = published(100, 10, None);
+        publishers[0].publish(Arc::new(first.clone()));
+        assert!(changes.has_changed().unwrap());
+        assert_eq!(*changes.borrow_and_update(), Some(Generation(7)));
+        publishers[0].publish(Arc::new(Published { in_doubt_since: Some(at(1)), ..first }));
+        assert!(!changes.has_changed().unwrap());
+        assert!(reader.changes("u").is_none());
+    }
+}
