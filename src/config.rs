@@ -1,11 +1,13 @@
 //! What the operator wants, validated: plain data that every room is handed a part of.
 //! Read with [`load`]; nobody checks a setting a second time. Does no network I/O.
 
+mod duration;
 mod error;
 mod expand;
 mod lower;
 mod policy;
 mod raw;
+mod sources;
 mod template;
 
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use url::Url;
 
 use crate::token::{Secret, SourceIdentity, SourceName};
 
+pub use duration::{format_duration, parse_duration};
 pub use error::{ConfigErrors, Mistake};
 pub use expand::Environment;
 pub use policy::{RefreshPolicy, Rotation};
@@ -140,6 +143,11 @@ pub enum Method {
     Get,
     /// POST, with the arguments in the query string and an empty body.
     Post,
+}
+
+/// The name of every setting, of every group; for tests of the documents.
+pub fn setting_names() -> impl Iterator<Item = &'static str> {
+    raw::groups().into_iter().flatten().copied()
 }
 
 /// Reads, expands and validates the config file at `path`.

@@ -7,6 +7,10 @@ pub mod clock;
 pub mod config;
 /// The HTTP listener.
 pub mod http;
+/// Where log lines go.
+pub mod logging;
+/// The HTTP client for everything that leaves the machine.
+pub mod outbound;
 /// The refresh engine.
 pub mod refresh;
 /// The RESP listener.
@@ -17,5 +21,9 @@ pub mod sandbox;
 pub mod shutdown;
 /// What is served right now.
 pub mod snapshot;
+/// How any token is obtained.
+pub mod source;
+/// Keeps tokens over a restart.
+pub mod store;
 /// Names, secrets, generations, token records.
 pub mod token;

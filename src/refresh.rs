@@ -4,6 +4,11 @@
 //! for a source; a failure never touches a good token; nothing stops the loop for good.
 //! The decisions are in `machine` and `schedule` (pure), the doing is in `driver`.
 
+mod driver;
 mod handle;
+mod machine;
+mod schedule;
 
-pub use handle::{RefreshError, RefreshHandle, RefreshRequest, RequestQueue, queue};
+pub use driver::{Refresher, Tools};
+pub use handle::{Cause, RefreshError, RefreshHandle, RefreshRequest, RequestQueue, queue};
+pub use machine::{Effect, Event, Machine, Report, WaiterId};

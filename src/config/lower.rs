@@ -1,6 +1,321 @@
-//! stub
-use super::{Config, Environment, Mistake};
-use std::path::Path;
-pub(super) fn lower(_: (), _: &Path, _: &Environment, _: &mut Vec<Mistake>) -> Option<Config> {
-    unimplemented!()
+//! From what was written to what it means: defaults, ranges, cross-checks. Collects every mistake
+//! and goes on with the default in its place, so that an operator sees them all at once.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+use super::duration::parse_duration;
+use super::expand::{Environment, expand};
+use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, Setting};
+use super::sources::lower_sources;
+use super::{
+    Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy, RespConfig,
+    StoreConfig,
+};
+use crate::token::Secret;
+
+/// The most connections a listener can be told to serve: more descriptors than any kernel grants
+/// by default, so a larger number is a slip.
+const MAX_CONNECTIONS: usize = 1_000_000;
+
+/// Gives `raw` its meaning. `None` only when nothing sensible could stand in for a mistake, all of
+/// which are in `mistakes`.
+pub(super) fn lower(
+    raw: RawConfig,
+    file: &Path,
+    environment: &Environment,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<Config> {
+    let dir = file.parent().unwrap_or(Path::new(""));
+    let mut lowering = Lowering { dir, environment, mistakes };
+    let http = lowering.http(raw.http);
+    let resp = lowering.resp(raw.resp, &http);
+    let store = lowering.store(raw.store);
+    let request_secret = lowering.key("request_secret", raw.request_secret);
+    let defaults = lowering.refresh("refresh", raw.refresh, &RefreshPolicy::default());
+    let outbound = lowering.outbound(raw.outbound);
+    let log = lowering.log(raw.log);
+    let grace_period = lowering.duration("grace_period", raw.grace_period, Duration::from_secs(10));
+    let sources = lower_sources(raw.token_sources, &defaults, &mut lowering);
+    Some(Config {
+        http,
+        resp,
+        store,
+        request_secret,
+        outbound,
+        log,
+        grace_period,
+        sources: sources?,
+    })
+}
+
+/// What every setting is lowered with.
+pub(super) struct Lowering<'a> {
+    dir: &'a Path,
+    environment: &'a Environment,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn mistake(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.mistakes.push(Mistake::at(path, message));
+    }
+
+    fn wrong_kind(&mut self, path: &str, setting: &Setting, wanted: &str) {
+        self.mistake(path, format!("is {}, but {wanted} is needed", setting.kind()));
+    }
+
+    /// The text with its `${…}` replaced.
+    pub(super) fn expanded(&mut self, path: &str, text: &str) -> String {
+        let mut wrong = Vec::new();
+        let expanded = expand(text, self.environment, self.dir, &mut wrong);
+        self.mistakes.extend(wrong.into_iter().map(|message| Mistake::at(path, message)));
+        expanded
+    }
+
+    /// A text as it was written; `None` if it is not set (or no text, which is a mistake).
+    pub(super) fn written(&mut self, path: &str, setting: Option<Setting>) -> Option<String> {
+        match setting? {
+            Setting::Text(text) => Some(text),
+            other => {
+                self.wrong_kind(path, &other, "a text in double quotes");
+                None
+            }
+        }
+    }
+
+    /// A text with its `${…}` replaced; `None` as in [`Lowering::written`], or when a part of it
+    /// could not be had: then what is wrong has been said, and a second complaint about the
+    /// remains would only confuse.
+    pub(super) fn text(&mut self, path: &str, setting: Option<Setting>) -> Option<String> {
+        let text = self.written(path, setting)?;
+        let before = self.mistakes.len();
+        let expanded = self.expanded(path, &text);
+        (self.mistakes.len() == before).then_some(expanded)
+    }
+
+    /// A text that `read` makes something of; the default where it is not set or wrong.
+    fn read<T>(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+        default: T,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> T {
+        match self.text(path, setting).map(|text| read(&text)) {
+            None => default,
+            Some(Ok(value)) => value,
+            Some(Err(message)) => {
+                self.mistake(path, message);
+                default
+            }
+        }
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+        default: Duration,
+    ) -> Duration {
+        if let Some(number @ Setting::Number(_)) = &setting {
+            self.wrong_kind(path, number, "a duration with its unit, such as \"30s\"");
+            return default;
+        }
+        self.read(path, setting, default, parse_duration)
+    }
+
+    /// A duration that cannot be zero.
+    pub(super) fn positive_duration(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+        default: Duration,
+    ) -> Duration {
+        match self.duration(path, setting, default) {
+            Duration::ZERO => {
+                self.mistake(path, "must be longer than 0s");
+                default
+            }
+            duration => duration,
+        }
+    }
+
+    fn count(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+        default: usize,
+        most: usize,
+    ) -> usize {
+        match setting {
+            None => default,
+            Some(Setting::Number(n)) => match usize::try_from(n) {
+                Ok(n) if (1..=most).contains(&n) => n,
+                _ => {
+                    self.mistake(path, format!("is {n}, but must be from 1 to {most}"));
+                    default
+                }
+            },
+            Some(other) => {
+                self.wrong_kind(path, &other, "a number");
+                default
+            }
+        }
+    }
+
+    fn address(&mut self, path: &str, setting: Option<Setting>, default: SocketAddr) -> SocketAddr {
+        self.read(path, setting, default, |text| {
+            text.parse().map_err(|_| {
+                format!(
+                    "{text:?} is no address; write one such as \"{default}\" or \"[::1]:{}\"",
+                    default.port()
+                )
+            })
+        })
+    }
+
+    /// A path, relative to the directory of the config file.
+    fn path(&mut self, path: &str, setting: Option<Setting>) -> Option<PathBuf> {
+        let text = self.text(path, setting)?;
+        if text.is_empty() {
+            self.mistake(path, "is empty; name a path");
+            return None;
+        }
+        Some(self.dir.join(text))
+    }
+
+    /// A key that clients show. Never empty: an empty one would let everybody in.
+    fn key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
+        let text = self.text(path, setting)?;
+        if text.trim() != text || text.is_empty() {
+            self.mistake(path, "is empty or has white space around it; leave it out or set a key");
+            return None;
+        }
+        Some(Secret::new(text))
+    }
+
+    fn http(&mut self, raw: RawHttp) -> HttpConfig {
+        HttpConfig {
+            bind: self.address("http.bind", raw.bind, SocketAddr::from(([127, 0, 0, 1], 12123))),
+            max_connections: self.count(
+                "http.max_connections",
+                raw.max_connections,
+                10_000,
+                MAX_CONNECTIONS,
+            ),
+            header_timeout: self.positive_duration(
+                "http.header_timeout",
+                raw.header_timeout,
+                Duration::from_secs(10),
+            ),
+            idle_timeout: self.positive_duration(
+                "http.idle_timeout",
+                raw.idle_timeout,
+                Duration::from_secs(60),
+            ),
+        }
+    }
+
+    fn resp(&mut self, raw: RawResp, http: &HttpConfig) -> Option<RespConfig> {
+        let enabled = match raw.enabled {
+            None => true,
+            Some(Setting::Bool(enabled)) => enabled,
+            Some(other) => {
+                self.wrong_kind("resp.enabled", &other, "true or false");
+                true
+            }
+        };
+        // Whether a password is *meant* to be set: one that could not be read is its own mistake.
+        let has_password = raw.password.is_some();
+        let config = RespConfig {
+            bind: self.address("resp.bind", raw.bind, SocketAddr::from(([127, 0, 0, 1], 6379))),
+            password: self.key("resp.password", raw.password),
+            max_connections: self.count(
+                "resp.max_connections",
+                raw.max_connections,
+                10_000,
+                MAX_CONNECTIONS,
+            ),
+            idle_timeout: self.duration("resp.idle_timeout", raw.idle_timeout, Duration::ZERO),
+        };
+        if !enabled {
+            return None;
+        }
+        if !config.bind.ip().is_loopback() && !has_password {
+            self.mistake(
+                "resp.bind",
+                "is reachable from other machines, so resp.password must be set (or bind to 127.0.0.1)",
+            );
+        }
+        if config.bind == http.bind && config.bind.port() != 0 {
+            self.mistake("resp.bind", "is the address of http.bind; give them different ports");
+        }
+        Some(config)
+    }
+
+    fn store(&mut self, raw: RawStore) -> StoreConfig {
+        let path = self.path("store.path", raw.path).unwrap_or_else(|| self.dir.join("data"));
+        StoreConfig { path }
+    }
+
+    /// The refresh settings that stand under `path`, where `defaults` fill the gaps.
+    pub(super) fn refresh(
+        &mut self,
+        path: &str,
+        raw: RawRefresh,
+        defaults: &RefreshPolicy,
+    ) -> RefreshPolicy {
+        let at = |name: &str| format!("{path}.{name}");
+        RefreshPolicy {
+            renew_before: self.positive_duration(
+                &at("renew_before"),
+                raw.renew_before,
+                defaults.renew_before,
+            ),
+            overlap: self.duration(&at("overlap"), raw.overlap, defaults.overlap),
+            cooldown: self.duration(&at("cooldown"), raw.cooldown, defaults.cooldown),
+            timeout: self.positive_duration(&at("timeout"), raw.timeout, defaults.timeout),
+            ..defaults.clone()
+        }
+    }
+
+    fn outbound(&mut self, raw: RawOutbound) -> OutboundConfig {
+        let ca_file = self.path("outbound.ca_file", raw.ca_file);
+        let proxy = self.text("outbound.proxy", raw.proxy).and_then(|text| {
+            // The text may hold a password, so it is not repeated.
+            match Url::parse(&text) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+                    Some(Secret::new(text))
+                }
+                _ => {
+                    self.mistake("outbound.proxy", "is no proxy; write http://host:port");
+                    None
+                }
+            }
+        });
+        OutboundConfig { ca_file, proxy }
+    }
+
+    fn log(&mut self, raw: RawLog) -> LogConfig {
+        LogConfig {
+            level: self.read("log.level", raw.level, "info".to_owned(), |text| {
+                text.parse::<tracing_subscriber::filter::Targets>()
+                    .map(|_| text.to_owned())
+                    .map_err(|_| {
+                        format!("{text:?} is no level; write error, warn, info, debug or trace")
+                    })
+            }),
+            format: self.read("log.format", raw.format, LogFormat::Pretty, |text| match text {
+                "pretty" => Ok(LogFormat::Pretty),
+                "json" => Ok(LogFormat::Json),
+                _ => Err(format!("{text:?} is no format; write pretty or json")),
+            }),
+            dir: self.path("log.dir", raw.dir),
+            keep: self.count("log.keep", raw.keep, 7, 10_000),
+        }
+    }
 }

@@ -44,11 +44,22 @@ impl fmt::Display for RefreshError {
 
 impl std::error::Error for RefreshError {}
 
-/// A client's wish for a newer token, on its way to the source's refresher.
+/// Who asks for a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A client; subject to the cooldown.
+    Client,
+    /// The refresher of a dependent, whose request was refused with the token it knows.
+    Dependent,
+}
+
+/// A wish for a newer token, on its way to the source's refresher.
 #[derive(Debug)]
 pub struct RefreshRequest {
     /// The generation the client knows; `None` if it knows of no token.
     pub newer_than: Option<Generation>,
+    /// Who asks.
+    pub cause: Cause,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Arc<Published>, RefreshError>>,
 }
@@ -87,11 +98,23 @@ impl RefreshHandle {
         source: &str,
         newer_than: Option<Generation>,
     ) -> Result<Arc<Published>, RefreshError> {
+        self.ask(source, newer_than, Cause::Client).await
+    }
+
+    /// As [`RefreshHandle::refresh`], for whichever cause.
+    pub(super) async fn ask(
+        &self,
+        source: &str,
+        newer_than: Option<Generation>,
+        cause: Cause,
+    ) -> Result<Arc<Published>, RefreshError> {
         let sender = self.senders.get(source).ok_or(RefreshError::UnknownSource)?;
         let (reply, answer) = oneshot::channel();
-        sender.try_send(RefreshRequest { newer_than, reply }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => RefreshError::TooMany,
-            mpsc::error::TrySendError::Closed(_) => RefreshError::Draining,
+        sender.try_send(RefreshRequest { newer_than, cause, reply }).map_err(|refused| {
+            match refused {
+                mpsc::error::TrySendError::Full(_) => RefreshError::TooMany,
+                mpsc::error::TrySendError::Closed(_) => RefreshError::Draining,
+            }
         })?;
         answer.await.unwrap_or(Err(RefreshError::Lost))
     }

@@ -1,0 +1,217 @@
+//! The composition root: the only file that knows every room. Starts them in order, and ends them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::clock::{self, SharedClock};
+use crate::config::Config;
+use crate::http::{self, HttpParts};
+use crate::outbound::{Outbound, OutboundSetupError};
+use crate::refresh::{self, Refresher, Tools};
+use crate::resp::{self, RespParts};
+use crate::shutdown::Drain;
+use crate::snapshot;
+use crate::source::HttpUpstream;
+use crate::store::{self, Closing, Locked};
+use crate::token::{Secret, SourceName, TokenRecord};
+
+/// How long a locked store directory is waited for: longer than the grace period of the server that
+/// is being replaced.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a server could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Another process has the store.
+    StoreLocked(Locked),
+    /// A listener's address cannot be had.
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's word.
+        error: io::Error,
+    },
+    /// A setting of the outbound client makes no client.
+    Outbound(OutboundSetupError),
+    /// The system has no randomness to make a request secret of.
+    NoRandomness(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::StoreLocked(locked) => locked.fmt(f),
+            StartError::Bind { setting, address, error } => {
+                write!(f, "cannot listen on {address} ({setting}): {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => f.write_str("; stop what listens there, or choose another port"),
+                    io::ErrorKind::PermissionDenied => f.write_str("; ports below 1024 need a privilege"),
+                    _ => Ok(()),
+                }
+            }
+            StartError::Outbound(error) => error.fmt(f),
+            StartError::NoRandomness(error) => {
+                write!(f, "cannot make a request secret: {error}; set request_secret in the config")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A server that serves.
+#[derive(Debug)]
+pub struct Server {
+    /// Where HTTP is served.
+    pub http: SocketAddr,
+    /// Where RESP is served, if it is.
+    pub resp: Option<SocketAddr>,
+    drain: Drain,
+    grace_period: Duration,
+    store: Closing,
+}
+
+/// Starts everything; live tokens of an earlier run are served when this returns.
+///
+/// # Errors
+/// See [`StartError`]. An upstream or a disk that does not work is not one: the server starts, and
+/// says so.
+pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartError> {
+    raise_descriptor_limit();
+    let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
+    let dir = config.store.path.clone();
+    let (token_store, restored, closing) =
+        in_blocking({
+            let (dir, clock) = (dir.clone(), Arc::clone(&clock));
+            move || store::open(&dir, STORE_PATIENCE, &clock)
+        })
+        .await
+        .map_err(StartError::StoreLocked)?;
+    if let Some(error) = &restored.memory_only {
+        tracing::error!(
+            dir = %dir.display(), %error,
+            "the store cannot be used: tokens are kept in memory only and would be lost in a restart; it is tried again with each write"
+        );
+    }
+    let secret = request_secret(config.request_secret, dir.clone()).await?;
+
+    let names: Vec<SourceName> = config.sources.iter().map(|source| source.name.clone()).collect();
+    let (publishers, reader) = snapshot::snapshot(names.iter().cloned());
+    let (queues, handle) = refresh::queue(names.iter().cloned());
+    let drain = Drain::new();
+    let tools = Tools {
+        upstream: Arc::new(HttpUpstream::new(outbound)),
+        store: token_store,
+        reader: reader.clone(),
+        refresh: handle.clone(),
+        clock: Arc::clone(&clock),
+        drain: drain.clone(),
+    };
+    let mut records: HashMap<SourceName, TokenRecord> = restored.records.into_iter().collect();
+    let mut refreshers = Vec::with_capacity(names.len());
+    for ((source, publisher), queue) in config.sources.into_iter().zip(publishers).zip(queues) {
+        let record = records.remove(&source.name);
+        refreshers.push(Refresher::new(source, record, publisher, queue, tools.clone()));
+    }
+    drop(tools);
+    let live = reader.all_live(clock.now()).count();
+
+    // Every live token is published: now they may be read.
+    let (http_listener, http) = bind("http.bind", config.http.bind).await?;
+    let resp_listener = match &config.resp {
+        None => None,
+        Some(resp) => Some(bind("resp.bind", resp.bind).await?),
+    };
+    let resp = resp_listener.as_ref().map(|(_, address)| *address);
+    let parts = HttpParts { reader: reader.clone(), refresh: handle, clock: Arc::clone(&clock), secret };
+    drain.spawn(http::serve(http_listener, config.http, parts, drain.clone()));
+    if let (Some((listener, _)), Some(config)) = (resp_listener, config.resp) {
+        let parts = RespParts { reader, clock };
+        drain.spawn(resp::serve(listener, config, parts, drain.clone()));
+    }
+    for refresher in refreshers {
+        drain.spawn(refresher.run());
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"), %http,
+        resp = resp.map_or_else(|| "off".to_owned(), |address| address.to_string()),
+        store = %dir.display(), sources = names.len(), restored = live, "serving"
+    );
+    Ok(Server { http, resp, drain, grace_period: config.grace_period, store: closing })
+}
+
+impl Server {
+    /// Finishes what is in flight and lets go of everything, within the grace period. Says whether
+    /// all of it was finished.
+    pub async fn stop(self) -> bool {
+        self.drain.begin();
+        let finished = self.drain.finished(self.grace_period).await;
+        if !finished {
+            tracing::warn!(grace_period = ?self.grace_period, "not everything in flight could be finished");
+            // The tasks that are left hold the store; the process is about to end, which lets go of it.
+            return false;
+        }
+        in_blocking(|| self.store.wait()).await;
+        true
+    }
+}
+
+/// Runs what blocks where it may.
+async fn in_blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(run).await.expect("what blocks does not panic, nor is it aborted")
+}
+
+async fn bind(
+    setting: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Bind { setting, address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// The configured request secret, or the one that was made at the first start.
+async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secret, StartError> {
+    if let Some(secret) = configured {
+        return Ok(secret);
+    }
+    let mut bytes = [0; 16];
+    clock::random(&mut bytes).map_err(StartError::NoRandomness)?;
+    let fresh: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let kept = in_blocking({
+        let (dir, fresh) = (dir.clone(), fresh.clone());
+        move || store::request_secret(&dir, &fresh)
+    });
+    let path = store::secret_path(&dir);
+    Ok(Secret::new(match kept.await {
+        Ok(kept) => {
+            tracing::info!(path = %path.display(), "the request secret is in this file");
+            kept
+        }
+        Err(error) => {
+            tracing::error!(
+                path = %path.display(), %error,
+                "the request secret cannot be kept, so nobody knows it; set request_secret in the config"
+            );
+            fresh
+        }
+    }))
+}
+
+/// Each connection takes a descriptor, and the default soft limit is a small one.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "descriptors"),
+        Err(error) => tracing::warn!(%error, "the limit on open descriptors cannot be raised"),
+    }
+}

@@ -1,0 +1,176 @@
+//! Everything that leaves the machine goes through here: one tuned HTTP client. The only file that
+//! names reqwest. Errors leave this room without the URL, which carries secrets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use url::Url;
+
+use crate::config::{Method, OutboundConfig};
+
+/// How long an idle connection is kept: long enough for a source and its dependent, or a retry.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+
+/// How long reaching a host may take; it leaves time for an answer, and tells "nothing was sent"
+/// from "no answer".
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest answer that is read, in bytes. The largest real ones are below 10 KB.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Makes requests. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    client: reqwest::Client,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body; `MAX_ANSWER_BYTES` at most.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer. No variant holds the address.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OutboundError {
+    /// Nothing was sent: no name, no route, no TLS.
+    NotConnected(String),
+    /// The time was up.
+    TimedOut,
+    /// Something went wrong after the request was sent, or while it was.
+    Broken(String),
+    /// The answer is larger than `MAX_ANSWER_BYTES`; the rest of it was not read.
+    TooLarge,
+}
+
+/// Why a client could not be made of the settings: by their path, for the operator.
+#[derive(Debug)]
+pub struct OutboundSetupError {
+    setting: &'static str,
+    message: String,
+}
+
+impl fmt::Display for OutboundSetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.message)
+    }
+}
+
+impl std::error::Error for OutboundSetupError {}
+
+impl Outbound {
+    /// Makes the client.
+    ///
+    /// # Errors
+    /// The CA file cannot be read or holds no certificate; the proxy is not one.
+    pub fn new(config: &OutboundConfig) -> Result<Outbound, OutboundSetupError> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(config)?)
+            .user_agent(concat!("wechat-token-server/", env!("CARGO_PKG_VERSION")))
+            // An answer that points elsewhere would send the secret there.
+            .redirect(reqwest::redirect::Policy::none())
+            // The engine alone decides when a request is made again: each may kill a token.
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(1)
+            // The environment's proxies are for other programs.
+            .no_proxy();
+        if let Some(proxy) = &config.proxy {
+            let proxy = reqwest::Proxy::all(proxy.expose())
+                .map_err(|error| setup_error("outbound.proxy", error.without_url().to_string()))?;
+            builder = builder.proxy(proxy);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| setup_error("outbound", error.without_url().to_string()))?;
+        Ok(Outbound { client })
+    }
+
+    /// Makes one request and reads the whole answer, all within `timeout`.
+    ///
+    /// # Errors
+    /// See [`OutboundError`]. A status other than 200 is an answer, not an error.
+    pub async fn exchange(
+        &self,
+        method: Method,
+        url: Url,
+        timeout: Duration,
+    ) -> Result<Answer, OutboundError> {
+        let request = match method {
+            Method::Get => self.client.get(url),
+            Method::Post => self.client.post(url),
+        };
+        let mut response = request.timeout(timeout).send().await.map_err(without_address)?;
+        let status = response.status().as_u16();
+        if response.content_length().is_some_and(|length| length > MAX_ANSWER_BYTES as u64) {
+            return Err(OutboundError::TooLarge);
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(without_address)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(OutboundError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Answer { status, body })
+    }
+}
+
+fn setup_error(setting: &'static str, message: impl Into<String>) -> OutboundSetupError {
+    OutboundSetupError { setting, message: message.into() }
+}
+
+/// TLS that trusts Mozilla's roots, built in, and the configured ones beside them.
+fn tls(config: &OutboundConfig) -> Result<rustls::ClientConfig, OutboundSetupError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if let Some(path) = &config.ca_file {
+        let wrong = |message: String| {
+            setup_error("outbound.ca_file", format!("{}: {message}", path.display()))
+        };
+        let mut found = 0;
+        let certificates =
+            CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+            found += 1;
+        }
+        if found == 0 {
+            return Err(wrong("holds no certificate in PEM".into()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| setup_error("outbound", error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// reqwest's errors print the whole URL, and WeChat's carries the app secret.
+fn without_address(error: reqwest::Error) -> OutboundError {
+    let error = error.without_url();
+    if error.is_connect() {
+        OutboundError::NotConnected(innermost(&error))
+    } else if error.is_timeout() {
+        OutboundError::TimedOut
+    } else {
+        OutboundError::Broken(innermost(&error))
+    }
+}
+
+/// The words of the cause behind all causes: the outer ones only say that something failed.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
+}

@@ -1,0 +1,607 @@
+//! The engine as a whole on the paused clock: a scripted upstream, a store in memory, no sockets.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use super::*;
+use crate::clock::{Clock, Now, SystemClock};
+use crate::config::{self, Environment};
+use crate::refresh::queue;
+use crate::snapshot::snapshot;
+use crate::source::{FailureClass, Fetched};
+use crate::token::Secret;
+
+/// What the upstream does with one request.
+#[derive(Clone)]
+enum Step {
+    /// A new token of this life, after this long.
+    Give(u64, Duration),
+    /// This value, of this life.
+    Same(&'static str, u64),
+    Fail(FetchError),
+    Hang,
+    Panic,
+}
+
+const HOUR: u64 = 3_600;
+
+fn errcode(errcode: i64, class: FailureClass) -> Step {
+    Step::Fail(FetchError::Refused { errcode, class, hint: None, message: String::new() })
+}
+
+#[derive(Debug)]
+struct Call {
+    source: String,
+    at: Duration,
+    used: Option<String>,
+}
+
+/// Plays a script for each source; two-hour tokens when it has run out.
+struct Scripted {
+    scripts: Mutex<HashMap<&'static str, VecDeque<Step>>>,
+    calls: Mutex<Vec<Call>>,
+    given: AtomicUsize,
+    clock: SharedClock,
+}
+
+impl Upstream for Scripted {
+    async fn fetch(
+        &self,
+        source: &TokenSource,
+        dependencies: &Dependencies,
+    ) -> Result<Fetched, FetchError> {
+        let used = source.dependencies.first().and_then(|name| dependencies.get(name));
+        self.calls.lock().unwrap().push(Call {
+            source: source.name.to_string(),
+            at: self.clock.now().mono,
+            used: used.map(|secret| secret.expose().to_owned()),
+        });
+        let step = self
+            .scripts
+            .lock()
+            .unwrap()
+            .get_mut(source.name.as_str())
+            .and_then(VecDeque::pop_front);
+        let give = |value: String, seconds| {
+            Ok(Fetched { value: Secret::new(value), expires_in: Duration::from_secs(seconds) })
+        };
+        let fresh = || format!("{}-{}", source.name, self.given.fetch_add(1, Ordering::Relaxed));
+        match step.unwrap_or(Step::Give(2 * HOUR, Duration::from_millis(100))) {
+            Step::Give(seconds, delay) => {
+                tokio::time::sleep(delay).await;
+                give(fresh(), seconds)
+            }
+            Step::Same(value, seconds) => give(value.into(), seconds),
+            Step::Fail(error) => Err(error),
+            Step::Hang => std::future::pending().await,
+            Step::Panic => panic!("scripted"),
+        }
+    }
+}
+
+/// Records in memory; refuses while `broken`, hangs while `stuck`.
+#[derive(Clone, Default)]
+struct MemoryStore {
+    records: Arc<Mutex<Vec<(SourceName, TokenRecord)>>>,
+    broken: Arc<Mutex<bool>>,
+    stuck: Arc<Mutex<bool>>,
+}
+
+impl RecordStore for MemoryStore {
+    async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
+        if *self.stuck.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
+        if *self.broken.lock().unwrap() {
+            return Err(StoreError("scripted".into()));
+        }
+        self.records.lock().unwrap().push((name.clone(), record.clone()));
+        Ok(())
+    }
+}
+
+/// A clock whose wall can be stepped.
+#[derive(Debug)]
+struct SteppedClock {
+    base: SharedClock,
+    step: Mutex<Duration>,
+}
+
+impl Clock for SteppedClock {
+    fn now(&self) -> Now {
+        let now = self.base.now();
+        Now { wall: now.wall + *self.step.lock().unwrap(), mono: now.mono }
+    }
+}
+
+struct World {
+    upstream: Arc<Scripted>,
+    store: MemoryStore,
+    reader: Reader,
+    refresh: RefreshHandle,
+    clock: Arc<SteppedClock>,
+    drain: Drain,
+}
+
+const ONE: &str = r#"(token_sources: {"access_token": (url: "https://h/cgi-bin/token")})"#;
+const TWO: &str = r#"(token_sources: {
+    "access_token": (url: "https://h/cgi-bin/token"),
+    "ticket": (url: "https://h/t", args: {"access_token": "{{access_token}}"}),
+    "card": (url: "https://h/c", args: {"access_token": "{{access_token}}"}),
+})"#;
+
+fn world<const N: usize>(config: &str, scripts: [(&'static str, Vec<Step>); N]) -> World {
+    restored(config, scripts, |_, _| None)
+}
+
+fn restored<const N: usize>(
+    config: &str,
+    scripts: [(&'static str, Vec<Step>); N],
+    record: impl Fn(&TokenSource, Now) -> Option<TokenRecord>,
+) -> World {
+    let config = config::parse(config, Path::new("c.ron"), &Environment::default()).unwrap();
+    let base =
+        SystemClock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    let stepped = Arc::new(SteppedClock { base, step: Mutex::default() });
+    let clock: SharedClock = Arc::clone(&stepped) as SharedClock;
+    let names = || config.sources.iter().map(|source| source.name.clone());
+    let (publishers, reader) = snapshot(names());
+    let (queues, refresh) = queue(names());
+    let scripts = scripts.map(|(name, steps)| (name, steps.into()));
+    let world = World {
+        upstream: Arc::new(Scripted {
+            scripts: Mutex::new(scripts.into()),
+            calls: Mutex::default(),
+            given: AtomicUsize::new(0),
+            clock: Arc::clone(&clock),
+        }),
+        store: MemoryStore::default(),
+        reader,
+        refresh,
+        clock: stepped,
+        drain: Drain::new(),
+    };
+    for ((source, publisher), queue) in config.sources.iter().zip(publishers).zip(queues) {
+        let tools = Tools {
+            upstream: Arc::clone(&world.upstream),
+            store: world.store.clone(),
+            reader: world.reader.clone(),
+            refresh: world.refresh.clone(),
+            clock: Arc::clone(&clock),
+            drain: world.drain.clone(),
+        };
+        let record = record(source, clock.now());
+        let refresher = Refresher::new(source.clone(), record, publisher, queue, tools);
+        world.drain.spawn(refresher.run());
+    }
+    world
+}
+
+impl World {
+    fn now(&self) -> Duration {
+        self.clock.now().mono
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        let live = self.reader.live(name, self.clock.now())?;
+        Some(live.record().value.expose().to_owned())
+    }
+
+    fn generation(&self, name: &str) -> Option<Generation> {
+        Some(self.reader.live(name, self.clock.now())?.record().generation)
+    }
+
+    /// The whole seconds at which a source was fetched.
+    fn fetched_at(&self, name: &str) -> Vec<u64> {
+        let calls = self.upstream.calls.lock().unwrap();
+        calls.iter().filter(|call| call.source == name).map(|call| call.at.as_secs()).collect()
+    }
+
+    fn gaps(&self, name: &str) -> Vec<f64> {
+        let calls = self.upstream.calls.lock().unwrap();
+        let at: Vec<f64> = calls
+            .iter()
+            .filter(|call| call.source == name)
+            .map(|call| call.at.as_secs_f64())
+            .collect();
+        at.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    async fn force(&self, name: &str) -> Result<String, RefreshError> {
+        let published = self.refresh.refresh(name, self.generation(name)).await?;
+        Ok(published.record.value.expose().to_owned())
+    }
+
+    /// Waits for a value other than the one that is served now.
+    async fn changed(&self, name: &str) {
+        self.reader.changes(name).unwrap().changed().await.unwrap();
+    }
+}
+
+async fn seconds(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_ten_minutes_ahead_three_times_in_a_row() {
+    let world = world(ONE, []);
+    seconds(3 * 6_600 + 60).await;
+    assert_eq!(world.fetched_at("access_token"), [0, 6_600, 13_200, 19_800]);
+    assert_eq!(world.value("access_token").unwrap(), "access_token-3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_life_counts_from_the_request_not_from_the_answer() {
+    let slow = Step::Give(100, Duration::from_secs(9));
+    let world = world(ONE, [("access_token", vec![slow])]);
+    seconds(10).await;
+    let life = world.reader.live("access_token", world.clock.now()).unwrap();
+    assert_eq!(life.record().ttl(world.clock.now().wall), Some(Duration::from_secs(90)));
+    seconds(80).await;
+    assert_eq!(world.fetched_at("access_token"), [0, 75]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_twenty_seconds_are_served_without_a_gap() {
+    let steps = vec![Step::Give(20, Duration::from_millis(300)); 50];
+    let world = world(ONE, [("access_token", steps)]);
+    world.changed("access_token").await;
+    for _ in 0..3_000 {
+        assert!(world.value("access_token").is_some(), "gap at {:?}", world.now());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let fetches = world.fetched_at("access_token").len();
+    assert!((40..=42).contains(&fetches), "{fetches} fetches in 600 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_retried_ever_more_slowly_and_the_old_token_is_served() {
+    let mut steps = vec![Step::Give(2 * HOUR, Duration::ZERO)];
+    steps.extend(vec![Step::Fail(FetchError::Status(502)); 10]);
+    let world = world(ONE, [("access_token", steps)]);
+    seconds(6_600 + 240).await;
+    assert_eq!(world.value("access_token").unwrap(), "access_token-0");
+    let gaps = &world.gaps("access_token")[1..];
+    for (gap, longest) in gaps.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]) {
+        assert!(*gap <= longest + 0.01 && *gap >= longest * 0.8 - 0.01, "{gaps:?}");
+    }
+    assert!(gaps.len() >= 7, "{gaps:?}");
+    seconds(180).await;
+    assert_eq!(world.value("access_token").unwrap(), "access_token-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_is_healed_also_when_something_else_had_failed_before() {
+    let steps =
+        vec![errcode(-1, FailureClass::Transient), errcode(42001, FailureClass::DependencyInvalid)];
+    let world = world(TWO, [("ticket", steps)]);
+    seconds(60).await;
+    assert_eq!(world.fetched_at("access_token").len(), 2);
+    assert!(world.value("ticket").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failure_at_the_start_does_not_end_the_loop() {
+    // The original died of this (peers.md, S1 and S2; trap 1).
+    let steps = vec![Step::Fail(FetchError::NotJson), errcode(-1, FailureClass::Transient)];
+    let world = world(TWO, [("access_token", steps)]);
+    seconds(10).await;
+    assert_eq!(world.value("access_token").unwrap(), "access_token-0");
+    assert!(world.value("ticket").is_some() && world.value("card").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failing_source_does_not_stop_another() {
+    let broken = vec![errcode(48001, FailureClass::Misconfigured); 1_000];
+    let world = world(TWO, [("ticket", broken)]);
+    seconds(24 * HOUR).await;
+    assert_eq!(world.fetched_at("card").len(), world.fetched_at("access_token").len());
+    assert!(world.value("access_token").is_some() && world.value("ticket").is_none());
+    let probes = world.fetched_at("ticket").len();
+    assert!((140..200).contains(&probes), "{probes} probes of a misconfigured source in a day");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_satisfied_requests_does_not_move_the_renewal() {
+    let world = world(ONE, []);
+    world.changed("access_token").await;
+    while world.now() < Duration::from_secs(6_700) {
+        // It knows of no token, so the current one satisfies it at once.
+        world.refresh.refresh("access_token", None).await.unwrap();
+        seconds(1).await;
+    }
+    assert_eq!(world.fetched_at("access_token"), [0, 6_600]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_askers_share_one_fetch() {
+    let slow = Step::Give(2 * HOUR, Duration::from_secs(2));
+    let world = Arc::new(world(ONE, [("access_token", vec![slow.clone(), slow])]));
+    world.changed("access_token").await;
+    seconds(60).await;
+    let askers = (0..200).map(|_| {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.force("access_token").await })
+    });
+    for asker in askers.collect::<Vec<_>>() {
+        assert_eq!(asker.await.unwrap().unwrap(), "access_token-1");
+    }
+    assert_eq!(world.fetched_at("access_token"), [0, 62]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_the_cooldown_the_current_token_is_the_answer() {
+    let world = world(ONE, []);
+    world.changed("access_token").await;
+    seconds(29).await;
+    assert_eq!(world.force("access_token").await.unwrap(), "access_token-0");
+    seconds(1).await;
+    assert_eq!(world.force("access_token").await.unwrap(), "access_token-1");
+    assert_eq!(world.fetched_at("access_token"), [0, 30]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_forced_refresh_says_why_keeps_the_token_and_may_be_forced_again() {
+    let steps =
+        vec![Step::Give(2 * HOUR, Duration::ZERO), errcode(40164, FailureClass::Misconfigured)];
+    let world = world(ONE, [("access_token", steps)]);
+    world.changed("access_token").await;
+    seconds(60).await;
+    let told = world.force("access_token").await.unwrap_err();
+    assert_eq!(told.to_string(), "the upstream answered errcode 40164");
+    assert_eq!(world.value("access_token").unwrap(), "access_token-0");
+    assert_eq!(world.force("access_token").await.unwrap(), "access_token-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_knows_an_older_token_is_satisfied_during_a_failing_attempt() {
+    let steps = vec![Step::Give(2 * HOUR, Duration::ZERO), Step::Hang];
+    let world = Arc::new(world(ONE, [("access_token", steps)]));
+    world.changed("access_token").await;
+    seconds(60).await;
+    let failing = tokio::spawn({
+        let world = Arc::clone(&world);
+        async move { world.force("access_token").await }
+    });
+    seconds(1).await;
+    let older = Generation(world.generation("access_token").unwrap().0 - 1);
+    let satisfied = world.refresh.refresh("access_token", Some(older)).await.unwrap();
+    assert_eq!(satisfied.record.value.expose(), "access_token-0");
+    let told = failing.await.unwrap().unwrap_err();
+    assert_eq!(told.to_string(), "the upstream did not answer in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_upstream_is_cut_off_and_tried_again() {
+    let world = world(ONE, [("access_token", vec![Step::Hang])]);
+    seconds(13).await;
+    assert_eq!(world.value("access_token").unwrap(), "access_token-0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_refuses_loses_no_token_and_is_tried_again() {
+    let world = world(ONE, []);
+    *world.store.broken.lock().unwrap() = true;
+    world.changed("access_token").await;
+    assert_eq!(world.value("access_token").unwrap(), "access_token-0");
+    seconds(300).await;
+    assert!(world.store.records.lock().unwrap().is_empty());
+    *world.store.broken.lock().unwrap() = false;
+    seconds(61).await;
+    assert_eq!(world.store.records.lock().unwrap().len(), 1);
+    seconds(600).await;
+    assert_eq!(world.store.records.lock().unwrap().len(), 1, "saved once");
+    assert_eq!(world.fetched_at("access_token"), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_delays_a_token_by_two_seconds_at_most() {
+    let world = world(ONE, []);
+    *world.store.stuck.lock().unwrap() = true;
+    world.changed("access_token").await;
+    assert_eq!(world.now(), Duration::from_millis(2_100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_on_disk_before_anybody_sees_it() {
+    let world = world(ONE, []);
+    world.changed("access_token").await;
+    assert_eq!(world.store.records.lock().unwrap()[0].1.value.expose(), "access_token-0");
+}
+
+fn record(source: &TokenSource, now: Now, age: u64, life: u64) -> TokenRecord {
+    let fetched_at = now.wall - Duration::from_secs(age);
+    TokenRecord {
+        value: Secret::new("kept"),
+        fetched_at,
+        expires_at: fetched_at + Duration::from_secs(life),
+        generation: Generation(77),
+        first_seen: fetched_at,
+        identity: source.identity,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_serves_the_kept_token_and_makes_no_fetch_while_it_is_good() {
+    let world = restored(ONE, [], |source, now| Some(record(source, now, 1_000, 7_200)));
+    assert_eq!(world.value("access_token").unwrap(), "kept");
+    seconds(5_590).await;
+    assert_eq!(world.fetched_at("access_token"), [0; 0]);
+    seconds(20).await;
+    assert_eq!(world.fetched_at("access_token"), [5_600]);
+    assert_eq!(world.generation("access_token"), Some(Generation(78)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_or_belongs_to_another_source_is_not_served_after_a_restart() {
+    let ended = restored(
+        ONE,
+        [("access_token", vec![Step::Fail(FetchError::Status(500))])],
+        |source, now| Some(record(source, now, 7_200, 7_200)),
+    );
+    assert_eq!(ended.value("access_token"), None);
+    ended.changed("access_token").await;
+    assert_eq!(ended.generation("access_token"), Some(Generation(78)));
+    let foreign = restored(ONE, [], |source, now| {
+        Some(TokenRecord {
+            identity: crate::token::SourceIdentity([9; 32]),
+            ..record(source, now, 0, 7_200)
+        })
+    });
+    assert_eq!(foreign.value("access_token"), None);
+    foreign.changed("access_token").await;
+    assert_eq!(foreign.value("access_token").unwrap(), "access_token-0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_does_not_lengthen_a_kept_life() {
+    let world = restored(ONE, [], |source, now| {
+        // Fetched a day in the future, as it seems.
+        Some(TokenRecord {
+            expires_at: now.wall + Duration::from_secs(24 * HOUR + 7_200),
+            fetched_at: now.wall + Duration::from_secs(24 * HOUR),
+            ..record(source, now, 0, 0)
+        })
+    });
+    assert_eq!(world.value("access_token").unwrap(), "kept");
+    seconds(6_601).await;
+    assert_eq!(world.fetched_at("access_token"), [6_600]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependent_waits_for_its_dependency() {
+    let slow = Step::Give(2 * HOUR, Duration::from_secs(5));
+    let world = world(TWO, [("access_token", vec![slow])]);
+    world.changed("ticket").await;
+    let calls = world.upstream.calls.lock().unwrap();
+    let first = calls.iter().find(|call| call.source == "ticket").unwrap();
+    assert_eq!(first.used.as_deref(), Some("access_token-0"));
+    assert_eq!(first.at, Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_dependency_does_not_make_a_dependent_fetch_again() {
+    let world = world(TWO, []);
+    world.changed("ticket").await;
+    seconds(60).await;
+    world.force("access_token").await.unwrap();
+    seconds(60).await;
+    assert_eq!(world.fetched_at("ticket").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_dependency_is_renewed_once_however_many_dependents_complain() {
+    let good = Step::Give(2 * HOUR, Duration::from_millis(100));
+    let refused = || vec![good.clone(), errcode(40001, FailureClass::DependencyInvalid)];
+    let world = world(TWO, [("ticket", refused()), ("card", refused())]);
+    world.changed("card").await;
+    seconds(6_605).await;
+    // Their renewals (and the token's own, just before) were due at the same time.
+    assert_eq!(world.fetched_at("ticket").len(), 3);
+    assert_eq!(world.fetched_at("card").len(), 3);
+    let token = world.fetched_at("access_token").len();
+    assert!(token <= 3, "{token} fetches of the token");
+    assert!(world.value("ticket").is_some() && world.value("card").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependent_that_is_always_refused_does_not_rotate_its_dependency_for_ever() {
+    let refused = vec![errcode(40001, FailureClass::DependencyInvalid); 10_000];
+    let world = world(TWO, [("ticket", refused)]);
+    seconds(HOUR - 10).await;
+    let fetches = world.fetched_at("access_token").len();
+    // The first, and healings about 0, 5, 15 and 35 minutes after it.
+    assert!((4..=5).contains(&fetches), "{fetches} fetches");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_one_refresher_is_survived_and_the_others_notice_nothing() {
+    let steps = vec![Step::Give(2 * HOUR, Duration::ZERO), Step::Panic];
+    let world = world(TWO, [("access_token", steps)]);
+    world.changed("card").await;
+    seconds(60).await;
+    assert_eq!(world.force("access_token").await, Err(RefreshError::Lost));
+    assert_eq!(world.value("access_token").unwrap(), "access_token-0");
+    seconds(60).await;
+    assert!(world.force("access_token").await.is_ok());
+    assert_eq!(world.fetched_at("card").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_past_the_end_serves_no_dead_token() {
+    let world = world(
+        ONE,
+        [(
+            "access_token",
+            vec![Step::Give(2 * HOUR, Duration::ZERO), Step::Fail(FetchError::Status(500))],
+        )],
+    );
+    world.changed("access_token").await;
+    *world.clock.step.lock().unwrap() = Duration::from_secs(3 * HOUR);
+    assert_eq!(world.value("access_token"), None);
+    // Noticed within a minute, and tried again after the failure.
+    seconds(62).await;
+    assert!(world.value("access_token").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unchanged_value_keeps_its_generation_and_first_sight() {
+    let steps = vec![Step::Same("same", 100), Step::Same("same", 7_200)];
+    let world = world(ONE, [("access_token", steps)]);
+    world.changed("access_token").await;
+    let first = world.reader.live("access_token", world.clock.now()).unwrap().record().clone();
+    seconds(80).await;
+    let second = world.reader.live("access_token", world.clock.now()).unwrap().record().clone();
+    assert_eq!((first.generation, first.first_seen), (second.generation, second.first_seen));
+    assert!(second.expires_at > first.expires_at);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_that_is_over_on_arrival_is_a_failure_not_a_loop() {
+    let steps = vec![Step::Give(1, Duration::from_secs(2)); 100];
+    let world = world(ONE, [("access_token", steps)]);
+    seconds(300).await;
+    assert!(world.fetched_at("access_token").len() < 13);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_shortens_the_promise_and_a_refusal_does_not() {
+    let good = Step::Give(2 * HOUR, Duration::ZERO);
+    let lost = vec![good.clone(), Step::Fail(FetchError::TimedOut)];
+    let refused = vec![good, errcode(-1, FailureClass::Transient)];
+    for (steps, promise) in [(lost, 290), (refused, 5_000)] {
+        let world = world(ONE, [("access_token", steps)]);
+        world.changed("access_token").await;
+        seconds(60).await;
+        world.force("access_token").await.unwrap_err();
+        // Before the retry, which comes after 0.8 s at the earliest.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let live = world.reader.live("access_token", world.clock.now()).unwrap();
+        let promised = live.promised_life().as_secs();
+        assert!(
+            promised.abs_diff(promise) < 2_000 && (promise > 300) == (promised > 300),
+            "{promised}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_lets_the_fetch_under_way_finish_and_be_stored() {
+    let slow = Step::Give(2 * HOUR, Duration::from_secs(3));
+    let world = world(ONE, [("access_token", vec![slow])]);
+    seconds(1).await;
+    world.drain.begin();
+    assert!(world.drain.finished(Duration::from_secs(10)).await);
+    assert_eq!(world.now(), Duration::from_secs(3));
+    assert_eq!(world.store.records.lock().unwrap().len(), 1);
+    assert_eq!(world.refresh.refresh("access_token", None).await, Err(RefreshError::Draining));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_source_is_refused() {
+    let world = world(ONE, []);
+    assert_eq!(world.refresh.refresh("nope", None).await, Err(RefreshError::UnknownSource));
+}

@@ -1,0 +1,432 @@
+//! Keeps tokens over a restart. The only file that names sled.
+//!
+//! [`TokenStore::put`] is durable when it returns: on disk, not in some cache. All writes are made
+//! by one thread, which flushes once for however many are waiting. Where the disk refuses, `put`
+//! says so, and the next one tries from the start: the server runs on from memory meanwhile.
+
+mod format;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::SharedClock;
+use crate::token::{SourceName, TokenRecord};
+
+/// Memory for sled's pages, in bytes. A record is some 300 bytes; ten thousand fit with room.
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How often a locked directory is tried again.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+
+/// How many writes may wait for the disk. Each source has one at most.
+const MAX_QUEUED_WRITES: usize = 16 * 1024;
+
+/// How many writes share a flush at most, so that the first of a flood is not kept waiting.
+const MAX_BATCH: usize = 1024;
+
+const LOCK_FILE: &str = "lock";
+const SECRET_FILE: &str = "request_secret";
+const DATABASE: &str = "tokens.sled";
+
+/// Another process holds the directory, and held it all the time that was waited.
+#[derive(Debug)]
+pub struct Locked {
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+impl fmt::Display for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the store directory {} is in use by another process; two servers on one account kill \
+             each other's tokens: stop the other one, or give this one its own store.path",
+            self.dir.display()
+        )
+    }
+}
+
+impl std::error::Error for Locked {}
+
+/// A write is not on disk; in the disk's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError(pub String);
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// What a store directory held when it was opened.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Every whole record.
+    pub records: Vec<(SourceName, TokenRecord)>,
+    /// Why nothing is kept on disk for now; `None` when all is well.
+    pub memory_only: Option<StoreError>,
+}
+
+struct Write {
+    name: SourceName,
+    bytes: Vec<u8>,
+    done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The store. Cheap to clone; the directory is released when the last clone is dropped and
+/// [`Closing::wait`] has returned.
+#[derive(Debug, Clone)]
+pub struct TokenStore {
+    writes: mpsc::Sender<Write>,
+}
+
+/// Tells when the store has let go of its directory.
+#[derive(Debug)]
+pub struct Closing(std::thread::JoinHandle<()>);
+
+impl Closing {
+    /// Waits for the last write and the release of the directory. Blocks; to be called when every
+    /// [`TokenStore`] has been dropped.
+    pub fn wait(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the store's thread had panicked");
+        }
+    }
+}
+
+/// Opens the store in `dir`, which is made if it is missing, and reads what it holds. Blocks.
+///
+/// A directory in use by another process is waited for, `patience` at most. A database that is
+/// proven corrupt is moved aside, a broken record left out, each with a loud line. Where the disk
+/// cannot be used the store runs from memory and tries again at each write.
+///
+/// # Errors
+/// Only [`Locked`].
+pub fn open(
+    dir: &Path,
+    patience: Duration,
+    clock: &SharedClock,
+) -> Result<(TokenStore, Restored, Closing), Locked> {
+    let mut disk = Disk { dir: dir.to_owned(), clock: clock.clone(), lock: None, database: None };
+    if disk.lock(patience) == Err(LockError::Held) {
+        return Err(Locked { dir: dir.to_owned() });
+    }
+    let restored = match disk.open() {
+        Ok(records) => Restored { records, memory_only: None },
+        Err(error) => Restored { records: Vec::new(), memory_only: Some(error) },
+    };
+    let (writes, queue) = mpsc::channel(MAX_QUEUED_WRITES);
+    let thread = std::thread::Builder::new()
+        .name("store".into())
+        .spawn(move || disk.serve(queue))
+        .expect("a thread can be started: the runtime has just started its own");
+    Ok((TokenStore { writes }, restored, Closing(thread)))
+}
+
+/// Keeps records; what the engine needs of a store.
+pub trait RecordStore: Send + Sync + 'static {
+    /// Writes the record of a source over the one before. It is durable when this returns.
+    ///
+    /// # Errors
+    /// It is not durable; what was there before still is.
+    fn put(
+        &self,
+        name: &SourceName,
+        record: &TokenRecord,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+impl RecordStore for TokenStore {
+    async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
+        let (done, outcome) = oneshot::channel();
+        let write = Write { name: name.clone(), bytes: format::encode(record), done };
+        let gone = || StoreError("the store has stopped".into());
+        self.writes.send(write).await.map_err(|_| gone())?;
+        outcome.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LockError {
+    /// Another process has it.
+    Held,
+    /// The directory or the file cannot be used; opening the database will say why.
+    Unusable,
+}
+
+/// The directory and what is open in it. Lives on the store's thread.
+struct Disk {
+    dir: PathBuf,
+    clock: SharedClock,
+    lock: Option<File>,
+    database: Option<Database>,
+}
+
+struct Database {
+    tree: sled::Db,
+    /// sled's data file once more: sled 0.34 flushes with `sync_file_range`, which neither reaches
+    /// through a disk's cache nor writes the file's length.
+    file: File,
+}
+
+impl Disk {
+    /// Takes the directory for this process, so that two servers never share an account's tokens.
+    fn lock(&mut self, patience: Duration) -> Result<(), LockError> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let file = private_dir(&self.dir)
+            .and_then(|()| {
+                File::options()
+                    .create(true)
+                    .truncate(false)
+                    .write(true)
+                    .mode(0o600)
+                    .open(self.dir.join(LOCK_FILE))
+            })
+            .map_err(|_| LockError::Unusable)?;
+        let start = self.clock.now();
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    self.lock = Some(file);
+                    return Ok(());
+                }
+                Err(fs::TryLockError::Error(_)) => return Err(LockError::Unusable),
+                Err(fs::TryLockError::WouldBlock) => {}
+            }
+            if self.clock.now().since(start) >= patience {
+                return Err(LockError::Held);
+            }
+            if !told && !patience.is_zero() {
+                told = true;
+                tracing::info!(dir = %self.dir.display(), "waiting for another process to leave the store directory");
+            }
+            std::thread::sleep(LOCK_POLL);
+        }
+    }
+
+    /// Opens the database and reads every whole record.
+    fn open(&mut self) -> Result<Vec<(SourceName, TokenRecord)>, StoreError> {
+        let path = self.dir.join(DATABASE);
+        if let Err(error) = private_dir(&self.dir) {
+            return Err(StoreError(format!("{}: {error}", self.dir.display())));
+        }
+        if self.lock(Duration::ZERO).is_err() {
+            let lock = self.dir.join(LOCK_FILE);
+            return Err(StoreError(format!("{} cannot be locked", lock.display())));
+        }
+        let database = match open_database(&path) {
+            Err(OpenError::Corrupt(what)) => {
+                self.move_aside(&path, &what)?;
+                open_database(&path)
+            }
+            outcome => outcome,
+        };
+        let database = database.map_err(|error| match error {
+            OpenError::Corrupt(what) | OpenError::Unusable(what) => {
+                StoreError(format!("{}: {what}", path.display()))
+            }
+        })?;
+        let records = read_all(&database.tree)?;
+        self.database = Some(database);
+        Ok(records)
+    }
+
+    /// A corrupt database is kept for whoever wants to look into it.
+    fn move_aside(&self, path: &Path, what: &str) -> Result<(), StoreError> {
+        let aside =
+            self.dir.join(format!("{DATABASE}.corrupt-{}", self.clock.now().unix_seconds()));
+        tracing::error!(
+            database = %path.display(), moved_to = %aside.display(), cause = what,
+            "the token database is corrupt; it is moved aside and every token is fetched anew"
+        );
+        fs::rename(path, &aside)
+            .map_err(|error| StoreError(format!("{} cannot be moved: {error}", path.display())))
+    }
+
+    /// Carries out writes until every [`TokenStore`] is gone.
+    fn serve(mut self, mut queue: mpsc::Receiver<Write>) {
+        let mut batch = Vec::new();
+        while let Some(first) = queue.blocking_recv() {
+            batch.push(first);
+            while batch.len() < MAX_BATCH
+                && let Ok(next) = queue.try_recv()
+            {
+                batch.push(next);
+            }
+            let outcome = self.write(&batch);
+            if outcome.is_err() {
+                // sled refuses everything after its first failed write: start from the file.
+                self.database = None;
+            }
+            for write in batch.drain(..) {
+                // Whoever gave up waiting does not want to know.
+                let _ = write.done.send(outcome.clone());
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
+        if self.database.is_none() {
+            self.open()?;
+        }
+        let database = self.database.as_ref().expect("`open` has just succeeded");
+        contained(|| {
+            for write in batch {
+                database.tree.insert(write.name.as_str(), write.bytes.as_slice())?;
+            }
+            database.tree.flush()?;
+            database.file.sync_all()?;
+            Ok(())
+        })
+        .map_err(StoreError)
+    }
+}
+
+/// Why a database could not be opened.
+enum OpenError {
+    /// It is proven corrupt, in sled's words.
+    Corrupt(String),
+    /// The disk refuses: nothing is said about the database.
+    Unusable(String),
+}
+
+fn open_database(path: &Path) -> Result<Database, OpenError> {
+    let config = sled::Config::new()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        // Every write is flushed by `put`; a thread that does it twice a second is not needed.
+        .flush_every_ms(None);
+    let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(Ok(tree)) => tree,
+        Ok(Err(error)) if is_corruption(&error) => {
+            return Err(OpenError::Corrupt(error.to_string()));
+        }
+        Ok(Err(error)) => return Err(OpenError::Unusable(error.to_string())),
+        // sled checks its own invariants by panicking, but panics on a full disk too: only where
+        // the disk takes writes is the database to blame.
+        Err(_) => {
+            return Err(match probe(path) {
+                Ok(()) => OpenError::Corrupt("reading it broke an invariant of sled".into()),
+                Err(error) => OpenError::Unusable(error.to_string()),
+            });
+        }
+    };
+    let synced = File::open(path.join("db")).and_then(|file| {
+        // The names of the files must be on disk too, or a power cut leaves an empty directory.
+        for dir in [Some(path), path.parent()].into_iter().flatten() {
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(file)
+    });
+    match synced {
+        Ok(file) => Ok(Database { tree, file }),
+        Err(error) => Err(OpenError::Unusable(error.to_string())),
+    }
+}
+
+/// Whether an error says that the files are not what sled wrote.
+fn is_corruption(error: &sled::Error) -> bool {
+    use io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        sled::Error::Corruption { .. } => true,
+        sled::Error::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
+        _ => false,
+    }
+}
+
+/// Whether the disk takes as much as sled writes when it opens a database.
+fn probe(path: &Path) -> io::Result<()> {
+    let probe = path.with_extension("probe");
+    let written = File::create(&probe).and_then(|mut file| {
+        io::Write::write_all(&mut file, &vec![0; 1024 * 1024])?;
+        file.sync_all()
+    });
+    let _ = fs::remove_file(&probe);
+    written
+}
+
+/// Reads every record; the broken ones are left out, loudly.
+fn read_all(tree: &sled::Db) -> Result<Vec<(SourceName, TokenRecord)>, StoreError> {
+    contained(|| {
+        let mut records = Vec::new();
+        for entry in tree.iter() {
+            let (key, value) = entry?;
+            let name = String::from_utf8_lossy(&key);
+            match (SourceName::parse(&name), format::decode(&value)) {
+                (Ok(name), Ok(record)) => records.push((name, record)),
+                (Err(_), _) => {
+                    tracing::warn!(name = %name.escape_debug(), "a stored record has a name that no source can have; it is left out");
+                }
+                (_, Err(broken)) => {
+                    tracing::error!(source = %name, cause = %broken, "a stored record is broken and left out; the token is fetched anew");
+                }
+            }
+        }
+        Ok(records)
+    })
+    .map_err(StoreError)
+}
+
+/// Runs what calls sled, whose broken invariants are panics: here they are failures.
+fn contained<T>(run: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(_) => Err("sled broke one of its invariants".into()),
+    }
+}
+
+/// Makes the directory, for its owner alone.
+fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let metadata = fs::metadata(dir)?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        // It was there before, or the umask has its own mind.
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Where a generated request secret is kept.
+pub fn secret_path(dir: &Path) -> PathBuf {
+    dir.join(SECRET_FILE)
+}
+
+/// The request secret of this directory: what an earlier start made, else `fresh`, which is kept
+/// from now on. Blocks.
+///
+/// # Errors
+/// It can be neither read nor written; then `fresh` serves until the next start.
+pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<String> {
+    let path = secret_path(dir);
+    match fs::read_to_string(&path) {
+        Ok(kept) if !kept.trim().is_empty() => return Ok(kept.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    private_dir(dir)?;
+    // Written beside and renamed: a crash leaves no half secret.
+    let draft = path.with_extension("new");
+    let mut file =
+        File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+    io::Write::write_all(&mut file, format!("{fresh}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, &path)?;
+    File::open(dir)?.sync_all()?;
+    Ok(fresh.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

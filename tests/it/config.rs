@@ -1,0 +1,212 @@
+//! What a config may say, and what is said of its mistakes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use wechat_token_server::config::{self, Config, ConfigErrors, Environment, LogFormat, Rotation};
+
+/// The minimal form of the README, exactly as written there.
+const MINIMAL: &str = r#"(
+    http: (bind: "127.0.0.1:12123"),
+    resp: (bind: "127.0.0.1:6379"),
+    store: (path: "data"),
+    request_secret: "f3b2241f967aa3c7966f537cdd82ce11",
+    refresh: (cooldown: "30s"),
+    token_sources: {
+        "access_token": (
+            url: "https://api.weixin.qq.com/cgi-bin/token",
+            args: {"grant_type": "client_credential", "appid": "wx0", "secret": "s0"},
+        ),
+        "ticket": (
+            url: "https://api.weixin.qq.com/cgi-bin/ticket/getticket",
+            args: {"type": "jsapi", "access_token": "{{access_token}}"},
+        ),
+    },
+)
+"#;
+
+fn parse(text: &str, environment: &Environment) -> Result<Config, ConfigErrors> {
+    config::parse(text, Path::new("/etc/wts/config.ron"), environment)
+}
+
+fn account() -> Environment {
+    Environment::of([("WECHAT_APPID", "wx0"), ("WECHAT_SECRET", "s0")])
+}
+
+#[test]
+fn the_minimal_form_works_as_written() {
+    let config = parse(MINIMAL, &Environment::default()).unwrap();
+    assert_eq!(config.http.bind.to_string(), "127.0.0.1:12123");
+    assert_eq!(config.resp.unwrap().bind.to_string(), "127.0.0.1:6379");
+    assert_eq!(config.store.path, Path::new("/etc/wts/data"));
+    assert!(config.request_secret.unwrap().matches(b"f3b2241f967aa3c7966f537cdd82ce11"));
+    let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
+    assert_eq!(names, ["access_token", "ticket"]);
+    assert_eq!(config.sources[0].policy.rotation, Rotation::Rotating);
+    assert_eq!(config.sources[1].policy.rotation, Rotation::Independent);
+    assert_eq!(config.sources[1].dependencies[0].as_str(), "access_token");
+}
+
+/// Removes the `//` before settings that the shipped config shows as comments.
+fn with_commented_settings(text: &str) -> String {
+    let setting = |line: &str| {
+        let rest = line.trim_start().strip_prefix("// ")?;
+        let (name, _) = rest.split_once(": ")?;
+        (rest.ends_with(',') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+            .then(|| rest.to_owned())
+    };
+    text.lines().map(|line| setting(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
+}
+
+#[test]
+fn the_shipped_config_shows_every_setting_with_its_default() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.ron")).unwrap();
+    let shipped = parse(&text, &account()).unwrap();
+    // The same sources with nothing else said.
+    let sources = &text[text.find("token_sources").unwrap()..];
+    let bare = parse(&format!("({sources}"), &account()).unwrap();
+    assert_eq!(format!("{shipped:#?}"), format!("{bare:#?}"));
+
+    let everything = with_commented_settings(&text);
+    let environment = Environment::of([
+        ("WECHAT_APPID", "wx0"),
+        ("WECHAT_SECRET", "s0"),
+        ("WECHAT_RESP_PASSWORD", "p"),
+        ("WECHAT_REQUEST_SECRET", "r"),
+    ]);
+    let config = parse(&everything, &environment).unwrap();
+    assert!(config.request_secret.is_some() && config.outbound.proxy.is_some());
+    assert_eq!(config.sources[0].policy.lifetime, Some(Duration::from_secs(7_000)));
+    for setting in config::setting_names() {
+        assert!(everything.contains(&format!("{setting}:")), "{setting} is not in config.ron");
+    }
+}
+
+#[test]
+fn settings_are_read() {
+    let text = r#"(
+        http: (bind: "[::1]:0", max_connections: 5, header_timeout: "500ms", idle_timeout: "2m"),
+        resp: (enabled: false),
+        store: (path: "/var/lib/x"),
+        refresh: (renew_before: "1h", overlap: "0s", cooldown: "0s", timeout: "2s"),
+        log: (level: "info,wechat_token_server::resp=debug", format: "json", dir: "l", keep: 3),
+        grace_period: "1s",
+        token_sources: {
+            "b": (url: "http://h/p?x=1", method: "post", args: {"k": "{{a}}", "n": 5, "t": true},
+                  timeout: "3s", value_field: "data.v", lifetime: "9s"),
+            "a": (url: "https://h/q"),
+        },
+    )"#;
+    let config = parse(text, &Environment::default()).unwrap();
+    assert!(config.resp.is_none());
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.dir.as_deref(), Some(Path::new("/etc/wts/l")));
+    assert_eq!(config.grace_period, Duration::from_secs(1));
+    // Dependencies first, whatever the order of the file.
+    let [a, b] = &config.sources[..] else { panic!("two sources") };
+    assert_eq!((a.name.as_str(), b.name.as_str()), ("a", "b"));
+    assert_eq!(a.policy.timeout, Duration::from_secs(2));
+    assert_eq!(b.policy.timeout, Duration::from_secs(3));
+    assert_eq!(b.policy.cooldown, Duration::ZERO);
+    assert_eq!(b.value_fields, ["data.v"]);
+    assert_eq!(b.policy.lifetime, Some(Duration::from_secs(9)));
+}
+
+/// All mistakes of a text, a line each, as an operator sees them.
+fn mistakes(text: &str) -> Vec<String> {
+    let errors = parse(text, &Environment::default()).unwrap_err();
+    errors.mistakes().iter().map(|m| format!("{}: {}", m.path, m.message)).collect()
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_by_path_with_what_to_do() {
+    let text = r#"(
+        http: (bind: "localhost:x", max_connections: 0, header_timeout: "0s", bnd: "x"),
+        resp: (bind: "0.0.0.0:6379", idle_timeout: 5, max_connections: "many"),
+        request_secret: "",
+        refresh: (cooldown: "30 s", renew_before: true),
+        outbound: (proxy: "user:hunter2@h"),
+        log: (level: "loud=very=much", format: "xml", keep: 0),
+        token_sources: {
+            "access_token": (url: "api.weixin.qq.com", args: {"appid": "${env:WECHAT_APPID}", "secret": "${file:nope}"}),
+            "ticket": (url: "https://h/?secret=hunter2#x", methd: "GET", args: {"access_token": "{{acess_token}}", "b": "{{"}),
+            "bad name": (url: "https://h"),
+            "dup": (url: "ftp://h"), "dup": (url: "https://h"),
+            "nourl": (method: "PUT"),
+        },
+    )"#;
+    let found = mistakes(text);
+    let expected = include_str!("../golden/config-mistakes.txt");
+    assert_eq!(found.join("\n") + "\n", expected);
+    assert!(!found.join("").contains("hunter2"), "a secret is repeated");
+}
+
+#[test]
+fn circles_are_named() {
+    let circle = |args: &[(&str, &str)]| {
+        let sources: String = args
+            .iter()
+            .map(|(name, arg)| format!(r#""{name}": (url: "https://h", args: {{"x": "{arg}"}}),"#))
+            .collect();
+        mistakes(&format!("(token_sources: {{{sources}}})"))
+    };
+    assert_eq!(
+        circle(&[("a", "{{b}}"), ("b", "{{c}}"), ("c", "{{b}}"), ("d", "")]),
+        ["token_sources.b: depends on itself: b -> c -> b; break the circle"]
+    );
+    assert_eq!(
+        circle(&[("a", "{{a}}")]),
+        ["token_sources.a: depends on itself: a -> a; break the circle"]
+    );
+}
+
+#[test]
+fn variables_that_are_not_set_are_named() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.ron")).unwrap();
+    let found = mistakes(&text);
+    assert_eq!(
+        found,
+        [
+            "token_sources.access_token.args.appid: the environment variable WECHAT_APPID is not set; set it",
+            "token_sources.access_token.args.secret: the environment variable WECHAT_SECRET is not set; set it",
+        ]
+    );
+}
+
+#[test]
+fn a_records_identity_is_path_and_arguments_of_a_source_and_of_what_it_depends_on() {
+    let identities = |text: &str| {
+        let config = parse(text, &Environment::default()).unwrap();
+        config.sources.iter().map(|source| source.identity).collect::<Vec<_>>()
+    };
+    let base = identities(MINIMAL);
+    // Hosts, schedule and the order of arguments do not count.
+    for (from, to) in [
+        (
+            "https://api.weixin.qq.com/cgi-bin/token",
+            "https://sh.api.weixin.qq.com:444/cgi-bin/token",
+        ),
+        ("cooldown: \"30s\"", "cooldown: \"3s\", timeout: \"1s\""),
+        ("\"appid\": \"wx0\", \"secret\": \"s0\"", "\"secret\": \"s0\", \"appid\": \"wx0\""),
+    ] {
+        assert!(MINIMAL.contains(from), "{from}");
+        assert_eq!(identities(&MINIMAL.replace(from, to)), base, "{to}");
+    }
+    // What the token is fetched with does, for its dependents too.
+    for (from, to) in
+        [("\"s0\"", "\"s1\""), ("wx0", "wx1"), ("cgi-bin/token", "cgi-bin/stable_token")]
+    {
+        let changed = identities(&MINIMAL.replace(from, to));
+        assert!(changed[0] != base[0] && changed[1] != base[1], "{to}");
+    }
+    let changed = identities(&MINIMAL.replace("jsapi", "wx_card"));
+    assert!(changed[0] == base[0] && changed[1] != base[1]);
+}
+
+#[test]
+fn a_config_never_shows_its_secrets() {
+    let text =
+        MINIMAL.replace("s0", "hunter2").replace("f3b2241f967aa3c7966f537cdd82ce11", "hunter3");
+    let shown = format!("{:#?}", parse(&text, &Environment::default()).unwrap());
+    assert!(!shown.contains("hunter"), "{shown}");
+}

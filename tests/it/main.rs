@@ -1,0 +1,5 @@
+//! The server as a whole: real sockets, a real store, the sandbox as the upstream.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod config;
