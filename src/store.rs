@@ -35,6 +35,10 @@ const LOCK_FILE: &str = "lock";
 const SECRET_FILE: &str = "request_secret";
 const DATABASE: &str = "tokens.sled";
 
+/// A key that every database of ours has from its first moment on. It is no source's name. sled
+/// takes some damaged files for empty ones, without a word; then this key is missing.
+const MARKER: &[u8] = b"\0wechat-token-server";
+
 /// Another process holds the directory, and held it all the time that was waited.
 #[derive(Debug)]
 pub struct Locked {
@@ -308,6 +312,7 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
         .cache_capacity(CACHE_BYTES)
         // Every write is flushed by `put`; a thread that does it twice a second is not needed.
         .flush_every_ms(None);
+    let was_there = fs::metadata(path.join("db")).is_ok_and(|file| file.len() > 0);
     let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(tree)) => tree,
         Ok(Err(error)) if is_corruption(&error) => {
@@ -323,16 +328,26 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
             });
         }
     };
-    let synced = File::open(path.join("db")).and_then(|file| {
+    let marked = contained(|| tree.contains_key(MARKER)).map_err(OpenError::Corrupt)?;
+    if was_there && !marked {
+        return Err(OpenError::Corrupt("its content is gone".into()));
+    }
+    let finished = contained(|| {
+        let file = File::open(path.join("db"))?;
+        if !marked {
+            tree.insert(MARKER, b"1")?;
+            tree.flush()?;
+            file.sync_all()?;
+        }
         // The names of the files must be on disk too, or a power cut leaves an empty directory.
         for dir in [Some(path), path.parent()].into_iter().flatten() {
             File::open(dir)?.sync_all()?;
         }
         Ok(file)
     });
-    match synced {
+    match finished {
         Ok(file) => Ok(Database { tree, file }),
-        Err(error) => Err(OpenError::Unusable(error.to_string())),
+        Err(error) => Err(OpenError::Unusable(error)),
     }
 }
 
@@ -363,6 +378,9 @@ fn read_all(tree: &sled::Db) -> Result<Vec<(SourceName, TokenRecord)>, StoreErro
         let mut records = Vec::new();
         for entry in tree.iter() {
             let (key, value) = entry?;
+            if key == MARKER {
+                continue;
+            }
             let name = String::from_utf8_lossy(&key);
             match (SourceName::parse(&name), format::decode(&value)) {
                 (Ok(name), Ok(record)) => records.push((name, record)),
