@@ -356,6 +356,8 @@ fn is_corruption(error: &sled::Error) -> bool {
     use io::ErrorKind::{InvalidData, UnexpectedEof};
     match error {
         sled::Error::Corruption { .. } => true,
+        // "Made by another version": none was ever used here, so its settings file is damaged.
+        sled::Error::Unsupported(_) => true,
         sled::Error::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
         _ => false,
     }
