@@ -5,16 +5,24 @@
 //! used to serve real tokens, and it knows no other room than the vocabulary and the clock.
 
 mod account;
+mod body;
 mod calendar;
+mod control;
 mod endpoint;
+mod fault;
 mod line;
 mod model;
+mod parameters;
 mod refusal;
+mod server;
 mod settings;
+mod wechat;
 
 pub use account::Account;
 pub use endpoint::Endpoint;
+pub use fault::{Fault, FaultKind, Field};
 pub use line::Verdict;
 pub use model::{Caller, Grant, Model};
 pub use refusal::Refusal;
+pub use server::{Call, Upstream};
 pub use settings::Settings;

@@ -20,6 +20,9 @@ use crate::sandbox::refusal::Refusal;
 use crate::sandbox::settings::Settings;
 use crate::token::Secret;
 
+/// The one `grant_type` there is.
+pub(super) const GRANT_TYPE: &str = "client_credential";
+
 /// Who calls for a token, as the call says it. What is missing is `None`.
 #[derive(Clone, Copy)]
 pub struct Caller<'a> {
@@ -37,7 +40,7 @@ impl<'a> Caller<'a> {
     /// A well-formed call from this machine.
     pub fn new(appid: &'a str, secret: &'a str) -> Caller<'a> {
         Caller {
-            grant_type: Some("client_credential"),
+            grant_type: Some(GRANT_TYPE),
             appid: Some(appid),
             secret: Some(secret),
             address: Ipv4Addr::LOCALHOST.into(),
@@ -294,7 +297,7 @@ impl Model {
 
     /// Checks a call in the order: form, account, secret, standing, address.
     fn authenticate(&self, caller: Caller<'_>) -> Result<usize, Refusal> {
-        if caller.grant_type != Some("client_credential") {
+        if caller.grant_type != Some(GRANT_TYPE) {
             return Err(Refusal::of(40002));
         }
         let appid = caller.appid.ok_or(Refusal::of(41002))?;

@@ -102,26 +102,13 @@ impl Settings {
             return Err(format!("no setting {name:?}; there are {}", names.join(", ")));
         };
         let set = match (setting.place)(self) {
+            Place::Life(place) => parse_life(text).map(|value| *place = value),
             Place::Span(place) => parse_duration(text).map(|value| *place = value),
-            Place::Life(place) => match parse_duration(text) {
-                Ok(life) if life < SHORTEST_LIFE => Err("is at least 1s".into()),
-                parsed => parsed.map(|value| *place = value),
-            },
-            Place::Scaled(place) => match text {
-                "auto" => Ok(*place = None),
-                text => parse_duration(text).map(|value| *place = Some(value)),
-            },
-            Place::Limit(place) => match text {
-                "none" => Ok(*place = None),
-                text => match text.parse() {
-                    Ok(limit) => Ok(*place = Some(limit)),
-                    Err(_) => Err(format!("{text:?} is no number; write 2000, or none")),
-                },
-            },
-            Place::Bytes(place) => match text.parse() {
-                Ok(bytes) if VALUE_BYTES.contains(&bytes) => Ok(*place = bytes),
-                _ => Err(format!("{text:?} is no number from 32 to 65536")),
-            },
+            Place::Scaled(place) => {
+                unless("auto", text, parse_duration).map(|value| *place = value)
+            }
+            Place::Limit(place) => unless("none", text, parse_limit).map(|value| *place = value),
+            Place::Bytes(place) => parse_bytes(text).map(|value| *place = value),
         };
         set.map_err(|what| format!("{name}: {what}"))
     }
@@ -177,6 +164,29 @@ static SETTINGS: &[Setting] = &[
     Setting { name: "clear_quota", place: |s| Place::Limit(&mut s.clear_quota) },
     Setting { name: "value_bytes", place: |s| Place::Bytes(&mut s.value_bytes) },
 ];
+
+/// Reads `word` as nothing, and anything else as `parse` does.
+fn unless<T>(
+    word: &str,
+    text: &str,
+    parse: fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    if text == word { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn parse_life(text: &str) -> Result<Duration, String> {
+    let life = parse_duration(text)?;
+    if life < SHORTEST_LIFE { Err("is at least 1s".into()) } else { Ok(life) }
+}
+
+fn parse_limit(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number; write 2000, or none"))
+}
+
+fn parse_bytes(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| VALUE_BYTES.contains(bytes));
+    bytes.ok_or_else(|| format!("{text:?} is no number from 32 to 65536"))
+}
 
 /// The units of a duration and their milliseconds, largest first.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];

@@ -180,7 +180,7 @@ fn a_call_is_checked_in_order() {
     frozen.refused_with = Some(40243);
     closed.allow = Some(vec![there]);
     let of = |grant_type, appid, secret| Caller { grant_type, appid, secret, ..caller() };
-    let grant = Some("client_credential");
+    let grant = Some(GRANT_TYPE);
     for (account, caller, expected) in [
         (&open, of(grant, Some(APPID), Some(SECRET)), 0),
         (&open, of(None, Some(APPID), Some(SECRET)), 40002),
@@ -270,7 +270,8 @@ enum Step {
 /// A value as it was answered, and the end that the rules give it.
 struct Answered {
     value: Secret,
-    ticket: bool,
+    /// 0 token, 1 stable token, 2 ticket
+    line: usize,
     ends: SystemTime,
 }
 
@@ -291,46 +292,45 @@ proptest! {
         let grace = settings.ticket_grace();
         let mut model = model(settings);
         let mut answered: Vec<Answered> = Vec::new();
-        // Indexes of what is current, by kind.
-        let (mut token, mut stable, mut ticket) = (None, None, None);
+        // Indexes of what is current, by line.
+        let mut current: [Option<usize>; 3] = [None; 3];
         let mut now = at(0);
         for (wait, step) in steps {
             now += Duration::from_secs(wait);
-            let (grant, current) = match step {
-                Step::Token => (model.token(caller(), now).unwrap(), &mut token),
-                Step::Foreign => (model.rotate(APPID, now).unwrap(), &mut token),
-                Step::Stable => (model.stable_token(caller(), false, now).unwrap(), &mut stable),
-                Step::Forced => (model.stable_token(caller(), true, now).unwrap(), &mut stable),
+            let (grant, line) = match step {
+                Step::Token => (model.token(caller(), now).unwrap(), 0),
+                Step::Foreign => (model.rotate(APPID, now).unwrap(), 0),
+                Step::Stable => (model.stable_token(caller(), false, now).unwrap(), 1),
+                Step::Forced => (model.stable_token(caller(), true, now).unwrap(), 1),
                 Step::Ticket => {
-                    let Some(bearer) = token else { continue };
-                    let bearer: &Answered = &answered[bearer];
-                    let result =
-                        model.ticket(Some(bearer.value.expose()), Some("jsapi"), now);
+                    let Some(bearer) = current[0] else { continue };
+                    let bearer = &answered[bearer];
+                    let result = model.ticket(Some(bearer.value.expose()), Some("jsapi"), now);
                     prop_assert_eq!(result.is_ok(), now < bearer.ends);
                     let Ok(grant) = result else { continue };
-                    (grant, &mut ticket)
+                    (grant, 2)
                 }
             };
-            let before: Option<usize> = *current;
-            let is_ticket = matches!(step, Step::Ticket);
+            let is_ticket = line == 2;
+            let before = current[line];
             if before.is_none_or(|at| answered[at].value != grant.value) {
                 let killed = match step {
                     Step::Forced => now,
                     Step::Ticket => now + life + grace, // a ticket is not killed
                     _ => now + overlap,
                 };
-                if let Some(old) = before {
-                    answered[old].ends = answered[old].ends.min(killed);
+                for old in answered.iter_mut().filter(|old| old.line == line) {
+                    old.ends = old.ends.min(killed);
                 }
                 prop_assert_eq!(grant.expires_in, life);
-                *current = Some(answered.len());
+                current[line] = Some(answered.len());
                 let ends = now + life + if is_ticket { grace } else { Duration::ZERO };
-                answered.push(Answered { value: grant.value, ticket: is_ticket, ends });
+                answered.push(Answered { value: grant.value, line, ends });
             } else if !is_ticket {
                 prop_assert_eq!(now + grant.expires_in, answered[before.unwrap()].ends);
             }
             for one in &answered {
-                let verdict = if one.ticket {
+                let verdict = if one.line == 2 {
                     model.accepts_ticket(one.value.expose(), now)
                 } else {
                     model.accepts(one.value.expose(), now)
