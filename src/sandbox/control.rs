@@ -83,28 +83,38 @@ pub(super) fn route(path: &str) -> Option<&str> {
     }
 }
 
-/// Answers a request to the control surface.
+/// Answers a request to the control surface, with a line of JSON.
 pub(super) async fn answer(
     upstream: &Upstream,
     name: &str,
     is_post: bool,
     parameters: &Parameters,
 ) -> (StatusCode, String) {
+    let (status, value) = decide(upstream, name, is_post, parameters).await;
+    (status, format!("{value}\n"))
+}
+
+async fn decide(
+    upstream: &Upstream,
+    name: &str,
+    is_post: bool,
+    parameters: &Parameters,
+) -> (StatusCode, Value) {
     let result = if name == WAIT.0 {
         wait(upstream, parameters).await
     } else if let Some(route) = ROUTES.iter().find(|route| route.name == name) {
         if route.changes && !is_post {
             let error = json!({"error": "changes something: use POST"});
-            return (StatusCode::METHOD_NOT_ALLOWED, error.to_string());
+            return (StatusCode::METHOD_NOT_ALLOWED, error);
         }
         (route.run)(upstream, parameters)
     } else {
         let status = if name.is_empty() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-        return (status, help().to_string());
+        return (status, help());
     };
     match result {
-        Ok(value) => (StatusCode::OK, value.to_string()),
-        Err(error) => (StatusCode::BAD_REQUEST, json!({ "error": error }).to_string()),
+        Ok(value) => (StatusCode::OK, value),
+        Err(error) => (StatusCode::BAD_REQUEST, json!({ "error": error })),
     }
 }
 
@@ -222,7 +232,7 @@ fn account(upstream: &Upstream, parameters: &Parameters) -> Result<Value, String
     let appid = parameters.require("appid")?;
     upstream.with_model(|model, _| {
         let secret = parameters.get("secret");
-        let mut account = match (model.account_mut(appid), secret) {
+        let mut account = match (model.account(appid), secret) {
             (Some(known), _) => known.clone(),
             (None, Some(secret)) => Account::new(appid, secret),
             (None, None) => return Err("no such account; with a secret it is added".into()),

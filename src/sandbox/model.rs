@@ -115,6 +115,13 @@ pub struct Model {
     random: Rng,
 }
 
+impl Default for Model {
+    /// WeChat's rules and the one account of [`Account::default`].
+    fn default() -> Model {
+        Model::new(Settings::default(), [Account::default()], 0)
+    }
+}
+
 impl Model {
     /// A model with these accounts. The same seed and calls give the same values.
     pub fn new(
@@ -150,6 +157,11 @@ impl Model {
                 });
             }
         }
+    }
+
+    /// The account of this appid.
+    pub fn account(&self, appid: &str) -> Option<&Account> {
+        self.by_appid.get(appid).map(|at| &self.entries[*at].account)
     }
 
     /// What the owner of an account can change of it.

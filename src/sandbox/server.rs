@@ -31,7 +31,7 @@ use crate::sandbox::model::Model;
 use crate::sandbox::parameters::Parameters;
 use crate::sandbox::refusal::Refusal;
 use crate::sandbox::settings::Settings;
-use crate::sandbox::wechat::{self, Outcome, Request};
+use crate::sandbox::wechat::{self, Request};
 use crate::shutdown::Drain;
 
 /// WeChat's content type, odd parameter included.
@@ -199,11 +199,7 @@ impl Upstream {
         let mut state = self.state();
         let fault = state.faults.take(request.endpoint);
         let effect = fault.as_ref().is_none_or(Fault::has_effect);
-        let outcome = effect.then(|| wechat::ask(&mut state.model, request, now));
-        let (appid, mut result) = match outcome {
-            Some(Outcome { appid, result }) => (appid, Some(result)),
-            None => (None, None),
-        };
+        let mut result = effect.then(|| wechat::ask(&mut state.model, request, now));
         let kind = fault.map(|fault| fault.kind);
         if let Some(FaultKind::Errcode(code)) = kind {
             result = Some(Err(Refusal { code, caller: Some(request.address) }));
@@ -211,7 +207,7 @@ impl Upstream {
         let call = Call {
             endpoint: request.endpoint,
             at: now,
-            appid,
+            appid: wechat::account(&state.model, request),
             errcode: result.as_ref().map(|r| r.as_ref().map_or_else(|refused| refused.code, |_| 0)),
             fault: kind.as_ref().map(FaultKind::name),
         };

@@ -27,14 +27,6 @@ pub(super) struct Request {
     pub(super) address: IpAddr,
 }
 
-/// What the model said to a request.
-pub(super) struct Outcome {
-    /// The account, where the request names one that there is.
-    pub(super) appid: Option<Box<str>>,
-    /// The success or refusal.
-    pub(super) result: Result<Success, Refusal>,
-}
-
 /// A success, by the form of its answer.
 pub(super) enum Success {
     /// Of `token` and `stable_token`: no errcode.
@@ -59,25 +51,25 @@ struct JsonRequest {
 }
 
 /// Lets the model answer a request.
-pub(super) fn ask(model: &mut Model, request: &Request, now: SystemTime) -> Outcome {
+pub(super) fn ask(
+    model: &mut Model,
+    request: &Request,
+    now: SystemTime,
+) -> Result<Success, Refusal> {
+    let access_token = request.parameters.get("access_token");
     match request.endpoint {
         Endpoint::Token => token(model, request, now),
         Endpoint::StableToken => stable_token(model, request, now),
-        Endpoint::Ticket => ticket(model, request, now),
-        Endpoint::CallbackIp => callback_ip(model, request, now),
+        Endpoint::Ticket => {
+            model.ticket(access_token, request.parameters.get("type"), now).map(Success::Ticket)
+        }
+        Endpoint::CallbackIp => model.callback_ip(access_token, now).map(|()| Success::Addresses),
         Endpoint::ClearQuota => clear_quota(model, request, now),
-        Endpoint::Unknown => Outcome::anonymous(Refusal::of(40066)),
+        Endpoint::Unknown => Err(Refusal::of(40066)),
     }
 }
 
-impl Outcome {
-    /// The refusal of a request that does not get as far as naming an account.
-    fn anonymous(refusal: Refusal) -> Outcome {
-        Outcome { appid: None, result: Err(refusal) }
-    }
-}
-
-fn token(model: &mut Model, request: &Request, now: SystemTime) -> Outcome {
+fn token(model: &mut Model, request: &Request, now: SystemTime) -> Result<Success, Refusal> {
     let parameters = &request.parameters;
     let caller = Caller {
         grant_type: parameters.get("grant_type"),
@@ -85,44 +77,26 @@ fn token(model: &mut Model, request: &Request, now: SystemTime) -> Outcome {
         secret: parameters.get("secret"),
         address: request.address,
     };
-    let result = model.token(caller, now).map(Success::AccessToken);
-    Outcome { appid: known(model, caller.appid), result }
+    model.token(caller, now).map(Success::AccessToken)
 }
 
-fn stable_token(model: &mut Model, request: &Request, now: SystemTime) -> Outcome {
-    let said = match json_request(request) {
-        Ok(said) => said,
-        Err(refusal) => return Outcome::anonymous(refusal),
-    };
+fn stable_token(model: &mut Model, request: &Request, now: SystemTime) -> Result<Success, Refusal> {
+    let said = json_request(request)?;
     let caller = Caller {
         grant_type: present(&said.grant_type),
         appid: present(&said.appid),
         secret: present(&said.secret),
         address: request.address,
     };
-    let result = model.stable_token(caller, said.force_refresh, now).map(Success::AccessToken);
-    Outcome { appid: known(model, caller.appid), result }
+    model.stable_token(caller, said.force_refresh, now).map(Success::AccessToken)
 }
 
-fn ticket(model: &mut Model, request: &Request, now: SystemTime) -> Outcome {
-    let access_token = request.parameters.get("access_token");
-    let result = model.ticket(access_token, request.parameters.get("type"), now);
-    Outcome { appid: owner(model, access_token), result: result.map(Success::Ticket) }
-}
-
-fn callback_ip(model: &mut Model, request: &Request, now: SystemTime) -> Outcome {
-    let access_token = request.parameters.get("access_token");
-    let result = model.callback_ip(access_token, now).map(|()| Success::Addresses);
-    Outcome { appid: owner(model, access_token), result }
-}
-
-fn clear_quota(model: &mut Model, request: &Request, now: SystemTime) -> Outcome {
+fn clear_quota(model: &mut Model, request: &Request, now: SystemTime) -> Result<Success, Refusal> {
     // WeChat's documents have the fields in the body, their examples in the query string.
     let in_query = request.is_post && request.parameters.get("appid").is_some();
     let said = match json_request(request) {
-        Ok(said) => said,
         Err(_) if in_query => JsonRequest::default(),
-        Err(refusal) => return Outcome::anonymous(refusal),
+        said => said?,
     };
     let caller = Caller {
         grant_type: Some(GRANT_TYPE),
@@ -130,8 +104,18 @@ fn clear_quota(model: &mut Model, request: &Request, now: SystemTime) -> Outcome
         secret: request.parameters.get("appsecret").or(present(&said.appsecret)),
         address: request.address,
     };
-    let result = model.clear_quota(caller, now).map(|()| Success::Done);
-    Outcome { appid: known(model, caller.appid), result }
+    model.clear_quota(caller, now).map(|()| Success::Done)
+}
+
+/// The account that a request is about. One that there is: a client's text is not kept.
+pub(super) fn account(model: &Model, request: &Request) -> Option<Box<str>> {
+    let parameters = &request.parameters;
+    if let Some(access_token) = parameters.get("access_token") {
+        return model.owner(access_token).map(Into::into);
+    }
+    let said = json_request(request).unwrap_or_default();
+    let appid = parameters.get("appid").or(present(&said.appid))?;
+    model.account(appid).map(|account| account.appid().into())
 }
 
 fn json_request(request: &Request) -> Result<JsonRequest, Refusal> {
@@ -146,15 +130,6 @@ fn json_request(request: &Request) -> Result<JsonRequest, Refusal> {
 
 fn present(field: &Option<String>) -> Option<&str> {
     field.as_deref().filter(|text| !text.is_empty())
-}
-
-/// The appid, if it is one of ours: a client's text is not kept.
-fn known(model: &mut Model, appid: Option<&str>) -> Option<Box<str>> {
-    model.account_mut(appid?).map(|account| account.appid().into())
-}
-
-fn owner(model: &Model, access_token: Option<&str>) -> Option<Box<str>> {
-    model.owner(access_token?).map(Into::into)
 }
 
 /// Every answer's JSON, in WeChat's order of the fields.
@@ -230,8 +205,8 @@ mod tests {
             body: Bytes::copy_from_slice(body.as_bytes()),
             address: Ipv4Addr::LOCALHOST.into(),
         };
-        let outcome = ask(model, &request, SystemTime::UNIX_EPOCH + Duration::from_secs(NOW));
-        let answer = word(&outcome.result, "1-2-3");
+        let result = ask(model, &request, SystemTime::UNIX_EPOCH + Duration::from_secs(NOW));
+        let answer = word(&result, "1-2-3");
         let answer = str::from_utf8(&answer).unwrap();
         // `*` in what is expected stands for a value.
         let (start, end) = expected.split_once('*').unwrap_or((expected, ""));

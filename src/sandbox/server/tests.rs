@@ -11,8 +11,7 @@ use crate::sandbox::body::HUGE_BYTES;
 
 async fn start() -> Upstream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let model = Model::new(Settings::default(), [Account::default()], 7);
-    Upstream::start(listener, model, SystemClock::shared()).unwrap()
+    Upstream::start(listener, Model::default(), SystemClock::shared()).unwrap()
 }
 
 /// Where the default account fetches.
@@ -120,7 +119,7 @@ async fn calls_are_logged_and_counted_and_can_be_waited_for() {
         [
             (Endpoint::Token, Some(Account::SANDBOX_APPID), Some(0), None),
             (Endpoint::Unknown, None, Some(40066), None),
-            (Endpoint::Token, None, None, Some("status")),
+            (Endpoint::Token, Some(Account::SANDBOX_APPID), None, Some("status")),
         ]
     );
     assert_eq!((upstream.calls(Endpoint::Token), upstream.calls(Endpoint::Ticket)), (2, 0));
@@ -298,7 +297,7 @@ async fn the_control_surface_does_what_the_handle_does() {
         ("GET", "wait?endpoint=token&calls=0", 200, "\"calls\":0"),
         ("GET", "wait?endpoint=token&calls=x", 400, "is no number"),
         ("GET", "state?x=1", 400, "no parameter"),
-        ("GET", "log", 200, "{\"calls\":[]}"),
+        ("GET", "log", 200, "{\"calls\":[]}\n"),
         ("GET", "", 200, "POST /sandbox/fault"),
         ("GET", "nothing", 404, "GET /sandbox/state"),
     ] {
@@ -321,4 +320,43 @@ async fn the_control_surface_does_what_the_handle_does() {
     request(&upstream, "POST", "/sandbox/clear").await;
     assert_eq!(upstream.faults(), []);
     assert_eq!(upstream.calls(Endpoint::Unknown), 0, "control is not counted");
+}
+
+/// Everything that is logged while it lives.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_line_holds_a_secret_or_a_clients_text() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let upstream = start().await;
+    let token = get(&upstream, &token_target()).await.access_token();
+    get(&upstream, &format!("/cgi-bin/ticket/getticket?type=jsapi&access_token={token}")).await;
+    get(&upstream, "/cgi-bin/token?grant_type=client_credential&appid=wxcanary&secret=x").await;
+    get(&upstream, &format!("/sandbox/accepts?access_token={token}")).await;
+    drop(guard);
+    let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text.matches("endpoint=\"token\"").count(), 2, "{text}");
+    for canary in [&token, Account::SANDBOX_SECRET, "wxcanary"] {
+        assert!(!text.contains(canary), "{text}");
+    }
+    assert!(!format!("{:?} {upstream:?}", upstream.log()).contains(&token));
 }
