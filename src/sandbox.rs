@@ -2,7 +2,8 @@
 //! It is the upstream of the `sandbox` sub-command and of the tests, and a tool for the CI of others.
 //!
 //! `model` knows what WeChat does and is pure; the rest puts it on a socket. Nothing here is
-//! used to serve real tokens, and it knows no other room than the vocabulary and the clock.
+//! used to serve real tokens, and it knows no other room than the vocabulary, the clock and the
+//! drain.
 
 mod account;
 mod body;

@@ -192,6 +192,11 @@ impl Fault {
         Fault { applied: true, ..self }
     }
 
+    /// The text of a fault of each kind, for a help.
+    pub fn examples() -> impl Iterator<Item = &'static str> {
+        KINDS.iter().map(|row| row.2)
+    }
+
     /// Whether the call has its effect.
     pub(super) fn has_effect(&self) -> bool {
         self.applied || self.kind.spoils()
@@ -212,7 +217,7 @@ impl Fault {
         parameters.only(PARAMETERS)?;
         let name = parameters.require("kind")?;
         let Some((_, read, _)) = KINDS.iter().find(|row| row.0 == name) else {
-            let examples: Vec<&str> = KINDS.iter().map(|row| row.2).collect();
+            let examples: Vec<&str> = Fault::examples().collect();
             return Err(format!("no kind {name:?}; there are {}", examples.join(", ")));
         };
         let endpoint = match parameters.get("endpoint") {

@@ -166,7 +166,8 @@ impl Upstream {
         change(&mut self.state().model.settings);
     }
 
-    /// Asks or changes the model, at the clock's time: for all that has no method here.
+    /// Asks or changes the model, at the clock's time: for all that has no method here. `ask` must
+    /// not use this handle: the model is locked meanwhile.
     pub fn with_model<T>(&self, ask: impl FnOnce(&mut Model, SystemTime) -> T) -> T {
         let now = self.shared.clock.now().wall;
         ask(&mut self.state().model, now)
