@@ -1,5 +1,7 @@
 //! The composition root: the only file that knows every room. Starts them in order, and ends them.
 
+pub mod sandbox;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io;

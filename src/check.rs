@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::config::{Config, Method, Rotation, TokenSource, format_duration};
+use crate::config::{Config, Method, Rotation, TokenSource};
+use crate::duration::format_duration;
 
 /// Writes what `config` would do.
 #[derive(Debug)]

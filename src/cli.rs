@@ -1,10 +1,14 @@
 //! The command line: sub-commands, their flags, their help. Parses; `main` carries out.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config;
+use crate::duration::parse_duration;
+use crate::sandbox::Fault;
 
 /// One central server (中控服务器) for WeChat access_token and jsapi_ticket.
 ///
@@ -33,3 +37,45 @@ pub enum Command {
     Sandbox(SandboxArgs),
 }
 
+/// Flags of `sandbox`.
+#[derive(Debug, Args)]
+pub struct SandboxArgs {
+    /// How long tokens live
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub lifetime: Duration,
+
+    /// How long each answer of the stand-in takes
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = parse_duration)]
+    pub latency: Duration,
+
+    /// A fault to begin with, such as "kind=errcode&code=40164&times=3"; may be repeated
+    #[arg(long, value_name = "FAULT")]
+    pub fault: Vec<Fault>,
+
+    /// Another rule of the stand-in, such as overlap=2s or token_quota=10; may be repeated
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub rules: Vec<String>,
+
+    /// Where HTTP is served; a free port is taken when this one is not
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:12123", value_parser = loopback)]
+    pub http: SocketAddr,
+
+    /// Where the Redis protocol is served; a free port is taken when this one is not
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6379", value_parser = loopback)]
+    pub resp: SocketAddr,
+
+    /// Where the stand-in for the WeChat API listens; a free port is taken when this one is not
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:12124", value_parser = loopback)]
+    pub upstream: SocketAddr,
+}
+
+/// Tokens of the sandbox are worthless, but its control surface lets everybody do everything.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write an address such as 127.0.0.1:12123".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("the sandbox serves this machine only: write a loopback address".into())
+    }
+}

@@ -1,7 +1,6 @@
 //! What the operator wants, validated: plain data that every room is handed a part of.
 //! Read with [`load`]; nobody checks a setting a second time. Does no network I/O.
 
-mod duration;
 mod error;
 mod expand;
 mod lower;
@@ -18,7 +17,6 @@ use url::Url;
 
 use crate::token::{Secret, SourceIdentity, SourceName};
 
-pub use duration::{format_duration, parse_duration};
 pub use error::{ConfigErrors, Mistake};
 pub use expand::Environment;
 pub use policy::{RefreshPolicy, Rotation};
@@ -103,6 +101,12 @@ pub struct LogConfig {
     pub dir: Option<PathBuf>,
     /// How many daily files are kept.
     pub keep: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { level: "info".into(), format: LogFormat::Pretty, dir: None, keep: 7 }
+    }
 }
 
 /// How a log line looks.

@@ -1,2 +1,113 @@
-//! x
-fn main() {}
+//! Arguments, config, logging, run, exit code; nothing else.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use wechat_token_server::app::{self, StartError};
+use wechat_token_server::check::Plan;
+use wechat_token_server::cli::{Cli, Command, SandboxArgs};
+use wechat_token_server::clock::SystemClock;
+use wechat_token_server::config::{self, Config, Environment, LogConfig};
+use wechat_token_server::outbound::Outbound;
+use wechat_token_server::{logging, shutdown};
+
+/// What was in flight could not be finished within the grace period.
+const UNFINISHED: u8 = 1;
+/// The names and numbers of `sysexits.h`.
+const EX_OSERR: u8 = 71;
+const EX_TEMPFAIL: u8 = 75;
+const EX_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::of_process();
+    let directives = environment.get("RUST_LOG");
+    if let Some(Command::Sandbox(args)) = cli.command {
+        return match logging::start(&LogConfig::default(), directives) {
+            Ok(()) => with_runtime(play(args)),
+            Err(message) => fail(EX_OSERR, message),
+        };
+    }
+    let config = match config::load(&cli.config, &environment) {
+        Ok(config) => config,
+        Err(errors) => {
+            let hint = "No WeChat account at hand? `wechat-token-server sandbox` runs everything without one.";
+            return fail(EX_CONFIG, format!("{errors}\n\n{hint}"));
+        }
+    };
+    if let Some(Command::Check) = cli.command {
+        return check(&config);
+    }
+    match logging::start(&config.log, directives) {
+        Ok(()) => with_runtime(serve(config)),
+        Err(message) => fail(EX_CONFIG, message),
+    }
+}
+
+fn with_runtime(run: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run),
+        Err(error) => fail(EX_OSERR, format!("the runtime cannot start: {error}")),
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let signals = match shutdown::signals() {
+        Ok(signals) => signals,
+        Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
+    };
+    let server = match app::start(config, SystemClock::shared()).await {
+        Ok(server) => server,
+        Err(error) => {
+            let code = match error {
+                StartError::StoreLocked(_) => EX_TEMPFAIL,
+                StartError::Outbound(_) => EX_CONFIG,
+                StartError::Bind { .. } | StartError::NoRandomness(_) => EX_OSERR,
+            };
+            return fail(code, error);
+        }
+    };
+    tracing::info!(signal = signals.await, "stopping");
+    ended(server.stop().await)
+}
+
+async fn play(args: SandboxArgs) -> ExitCode {
+    let signals = match shutdown::signals() {
+        Ok(signals) => signals,
+        Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
+    };
+    match app::sandbox::start(args, SystemClock::shared()).await {
+        Ok(sandbox) => {
+            print(&sandbox.greeting);
+            signals.await;
+            ended(sandbox.stop().await)
+        }
+        Err(message) => fail(EX_OSERR, message),
+    }
+}
+
+fn check(config: &Config) -> ExitCode {
+    print(&Plan(config).to_string());
+    match Outbound::new(&config.outbound) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => fail(EX_CONFIG, error),
+    }
+}
+
+fn ended(finished: bool) -> ExitCode {
+    tracing::info!("stopped");
+    if finished { ExitCode::SUCCESS } else { ExitCode::from(UNFINISHED) }
+}
+
+fn print(text: &str) {
+    // Whoever closed the pipe does not want to read it.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Says why the program ends, on standard error: a log may not have been started.
+fn fail(code: u8, why: impl Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "wechat-token-server: {why}");
+    ExitCode::from(code)
+}

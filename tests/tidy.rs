@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("token", &["clock"]),
-    ("config", &["token"]),
+    ("duration", &[]),
+    ("config", &["token", "duration"]),
     ("logging", &["config"]),
     ("shutdown", &[]),
     ("outbound", &["config"]),
@@ -22,13 +23,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("refresh", &["clock", "token", "config", "shutdown", "source", "store", "snapshot"]),
     ("http", &["clock", "token", "config", "shutdown", "snapshot", "refresh"]),
     ("resp", &["clock", "token", "config", "shutdown", "snapshot", "refresh"]),
-    ("sandbox", &["clock", "token"]),
-    ("check", &["config"]),
-    ("cli", &["config"]),
+    ("sandbox", &["clock", "token", "duration", "shutdown"]),
+    ("check", &["duration", "config"]),
+    ("cli", &["duration", "config", "sandbox"]),
     (
         "app",
         &[
-            "clock", "token", "config", "logging", "shutdown", "outbound", "source", "store",
+            "clock", "token", "duration", "config", "logging", "shutdown", "outbound", "source", "store",
             "snapshot", "refresh", "http", "resp", "sandbox", "check", "cli",
         ],
     ),
@@ -64,6 +65,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
     ("resp/command.rs", "answers a client"),
+    ("sandbox/wechat.rs", "answers as WeChat does"),
 ];
 
 /// The longest file without a reason in its header.

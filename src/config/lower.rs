@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::duration::parse_duration;
 use super::expand::{Environment, expand};
 use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, Setting};
 use super::sources::lower_sources;
@@ -15,6 +14,7 @@ use super::{
     Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy, RespConfig,
     StoreConfig,
 };
+use crate::duration::parse_duration;
 use crate::token::Secret;
 
 /// The most connections a listener can be told to serve: more descriptors than any kernel grants
@@ -301,21 +301,22 @@ impl Lowering<'_> {
     }
 
     fn log(&mut self, raw: RawLog) -> LogConfig {
+        let defaults = LogConfig::default();
         LogConfig {
-            level: self.read("log.level", raw.level, "info".to_owned(), |text| {
+            level: self.read("log.level", raw.level, defaults.level, |text| {
                 text.parse::<tracing_subscriber::filter::Targets>()
                     .map(|_| text.to_owned())
                     .map_err(|_| {
                         format!("{text:?} is no level; write error, warn, info, debug or trace")
                     })
             }),
-            format: self.read("log.format", raw.format, LogFormat::Pretty, |text| match text {
+            format: self.read("log.format", raw.format, defaults.format, |text| match text {
                 "pretty" => Ok(LogFormat::Pretty),
                 "json" => Ok(LogFormat::Json),
                 _ => Err(format!("{text:?} is no format; write pretty or json")),
             }),
             dir: self.path("log.dir", raw.dir),
-            keep: self.count("log.keep", raw.keep, 7, 10_000),
+            keep: self.count("log.keep", raw.keep, defaults.keep, 10_000),
         }
     }
 }

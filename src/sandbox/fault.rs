@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::sandbox::endpoint::Endpoint;
 use crate::sandbox::parameters::Parameters;
-use crate::sandbox::settings::{format_duration, parse_duration};
+use crate::duration::{format_duration, parse_duration};
 
 /// A field of a successful answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::duration::{format_duration, parse_duration};
+
 /// The rules that the stand-in plays by. Changed at any time; they hold for the next call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -188,30 +190,6 @@ fn parse_bytes(text: &str) -> Result<usize, String> {
     bytes.ok_or_else(|| format!("{text:?} is no number from 32 to 65536"))
 }
 
-/// The units of a duration and their milliseconds, largest first.
-const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
-/// Reads `500ms`, `30s`, `10m`, `2h`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration; write 500ms, 30s, 10m or 2h");
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    let (_, milliseconds) = UNITS.iter().find(|row| row.0 == unit).ok_or_else(wrong)?;
-    // A year is more than any test needs, and far from where sums of times overflow.
-    let total = number.checked_mul(*milliseconds).filter(|ms| *ms <= 366 * 86_400_000);
-    total.map(Duration::from_millis).ok_or_else(wrong)
-}
-
-/// Writes a duration so that [`parse_duration`] reads it.
-pub(super) fn format_duration(duration: Duration) -> String {
-    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    match UNITS.iter().find(|(_, ms)| milliseconds != 0 && milliseconds.is_multiple_of(*ms)) {
-        Some((unit, ms)) => format!("{}{unit}", milliseconds / ms),
-        None => "0s".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,16 +238,6 @@ mod tests {
                 Settings { lifetime: Duration::from_secs(lifetime), ..Settings::default() };
             assert_eq!(settings.overlap().as_millis(), expected);
             assert_eq!(settings.window().as_millis(), expected);
-        }
-    }
-
-    #[test]
-    fn durations_have_a_unit() {
-        for text in ["500ms", "30s", "10m", "2h", "0s", "90m"] {
-            assert_eq!(format_duration(parse_duration(text).unwrap()), text);
-        }
-        for wrong in ["", "s", "1", "-1s", "1.5s", "1 s", "1d", "99999999999h"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -1,8 +1,12 @@
-//! Durations as people write them: `500ms`, `30s`, `10m`, `2h`.
+//! Durations as people write them: `500ms`, `30s`, `10m`, `2h`. Part of the vocabulary.
 
 use std::time::Duration;
 
-/// Reads a duration: a whole number and one of `ms`, `s`, `m`, `h`.
+/// The longest duration that is read: a year is more than anybody means, and far from where sums of
+/// times overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
+/// Reads a duration: a whole number and one of `ms`, `s`, `m`, `h`; 366 days at most.
 ///
 /// # Errors
 /// Says how a duration is written.
@@ -18,7 +22,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+    let duration = number.checked_mul(milliseconds).map(Duration::from_millis);
+    duration.filter(|duration| *duration <= LONGEST).ok_or_else(wrong)
 }
 
 /// Writes a duration so that [`parse_duration`] reads it: in the largest unit that divides it.
@@ -59,7 +64,7 @@ mod tests {
             "1h30m",
             "5d",
             "99999999999999999999s",
-            "9999999999999999999h",
+            "9999999999999999999h", "8785h",
             "１s",
         ] {
             assert!(parse_duration(wrong).is_err(), "{wrong:?}");
