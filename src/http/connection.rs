@@ -27,7 +27,7 @@ use super::routes::routes;
 /// The longest head, in bytes; a longer one is answered with 431. (hyper bounds the number of
 /// header lines at 100 by itself.)
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// How long a connection that is over waits for the client to stop sending a body we refused.
+/// How long a connection that is over waits for the client to stop sending what we refused.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long half a head may still take once the drain has begun.
 const LAST_HEAD: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What is read and thrown away of a body nobody wanted, in bytes, before the connection closes.
+/// What is read and thrown away of a request we refused, in bytes, before the connection closes.
 const LINGER_BYTES: usize = 256 * 1024;
 
 /// What a connection is waiting for.
@@ -23,7 +23,7 @@ pub(super) enum Phase {
     Handler = 1,
     /// The client: to take the answer, then to ask again.
     Client = 2,
-    /// The client, to close after an answer that came before its body was read.
+    /// The client, to close after it was refused in the middle of a request.
     Farewell = 3,
 }
 
@@ -67,12 +67,14 @@ impl Progress {
 pub(super) struct NotingStream {
     stream: TcpStream,
     progress: Arc<Progress>,
+    /// Whether the client has sent anything yet.
+    heard: bool,
     lingered: usize,
 }
 
 impl NotingStream {
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> NotingStream {
-        NotingStream { stream, progress, lingered: 0 }
+        NotingStream { stream, progress, heard: false, lingered: 0 }
     }
 
     fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -92,8 +94,11 @@ impl AsyncRead for NotingStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before && self.progress.phase() == Phase::Client {
-            self.progress.step(Phase::Head);
+        if buffer.filled().len() > before {
+            self.heard = true;
+            if self.progress.phase() == Phase::Client {
+                self.progress.step(Phase::Head);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -126,15 +131,17 @@ impl AsyncWrite for NotingStream {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Closes our half; and where a body is still arriving, goes on reading for a moment: a socket
-    /// closed with unread bytes is reset, and a reset may overtake the answer.
+    /// Closes our half; and where a body or a head was refused in the middle, goes on reading for a
+    /// moment: a socket closed with unread bytes is reset, and a reset may overtake the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        if !self.progress.body_unread.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(()));
-        }
-        if self.progress.phase() != Phase::Farewell {
-            self.progress.step(Phase::Farewell);
+        match self.progress.phase() {
+            Phase::Farewell => {}
+            Phase::Head if self.heard => self.progress.step(Phase::Farewell),
+            _ if self.progress.body_unread.load(Ordering::Relaxed) => {
+                self.progress.step(Phase::Farewell);
+            }
+            _ => return Poll::Ready(Ok(())),
         }
         let mut scratch = [0; 4096];
         while self.lingered < LINGER_BYTES {

@@ -45,7 +45,8 @@ fn is(wanted: u8) -> impl Fn(&u8) -> bool {
 
 /// `+` becomes a space and `%41` an `A`; a `%` without two hexadecimal digits stays.
 fn percent_decoded(raw: &[u8]) -> Cow<'_, [u8]> {
-    if !raw.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+    // A fold looks at every byte, which a processor does in strides; `any` would go one by one.
+    if !raw.iter().fold(false, |found, byte| found | matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(raw);
     }
     let mut decoded = Vec::with_capacity(raw.len());
@@ -71,7 +72,7 @@ fn hex_pair(bytes: &[u8]) -> Option<u8> {
 
 /// Control characters other than the white ones become spaces, then white space is stripped.
 fn stripped(value: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    if value.iter().all(u8::is_ascii_graphic) {
+    if value.iter().fold(true, |all, byte| all & byte.is_ascii_graphic()) {
         return value;
     }
     let Ok(text) = std::str::from_utf8(&value) else { return value };
@@ -85,14 +86,10 @@ mod tests {
     use super::*;
 
     /// Checks (query, form) against (type, secret).
-    fn check(
-        (query, form): (&str, &str),
-        expected: (Option<impl AsRef<[u8]>>, Option<impl AsRef<[u8]>>),
-    ) {
+    fn check((query, form): (&str, &str), (source, secret): (Option<&[u8]>, Option<&[u8]>)) {
         let asked = Asked::of(query.as_bytes(), form.as_bytes());
-        let expected =
-            (expected.0.as_ref().map(AsRef::as_ref), expected.1.as_ref().map(AsRef::as_ref));
-        assert_eq!((asked.source.as_deref(), asked.secret.as_deref()), expected, "{query} {form}");
+        assert_eq!(asked.source.as_deref(), source, "{query} {form}");
+        assert_eq!(asked.secret.as_deref(), secret, "{query} {form}");
     }
 
     /// The expected values were taken from tornado 6.6.1: `parse_qs_bytes`, then `get_argument`.
@@ -125,20 +122,20 @@ mod tests {
             ("type=%1c%1da", Some("a"), None),
         ];
         for (query, source, secret) in cases {
-            check((query, ""), (*source, *secret));
+            check((query, ""), (source.map(str::as_bytes), secret.map(str::as_bytes)));
         }
     }
 
     #[test]
     fn a_form_comes_after_the_query() {
-        check(("type=a&secret=q", "secret=f"), (Some("a"), Some("f")));
-        check(("", "type=b&secret=f"), (Some("b"), Some("f")));
-        check(("type=a", ""), (Some("a"), None::<&str>));
+        check(("type=a&secret=q", "secret=f"), (Some(b"a"), Some(b"f")));
+        check(("", "type=b&secret=f"), (Some(b"b"), Some(b"f")));
+        check(("type=a", ""), (Some(b"a"), None));
     }
 
     #[test]
     fn what_is_not_utf_8_stays_and_is_no_name() {
-        check(("type=%ff+", ""), (Some(b"\xff "), None::<&str>));
+        check(("type=%ff+", ""), (Some(b"\xff "), None));
         assert_eq!(Asked::of(b"type=%ff", b"").source_name(), None);
         assert_eq!(Asked::of(b"type=%c3%a9", b"").source_name(), Some("é"));
     }

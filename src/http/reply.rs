@@ -22,15 +22,16 @@ pub(super) struct TokenJson(Vec<u8>);
 impl TokenJson {
     /// Says the value, and how long the client may rely on it.
     pub(super) fn new(source: &str, value: &Secret, promised: Duration) -> TokenJson {
-        let value = value.expose();
-        // Enough where nothing is escaped: 25 bytes around them, and 20 digits at most.
-        let mut body = Vec::with_capacity(source.len() + value.len() + 48);
+        let (value, seconds) = (value.expose(), promised.as_secs());
+        let digits = seconds.checked_ilog10().map_or(1, |log| log as usize + 1);
+        // Exact where nothing is escaped: a buffer without spare room becomes a body as it is.
+        let length = r#"{"": "", "expires_in": }"#.len() + source.len() + value.len() + digits;
+        let mut body = Vec::with_capacity(length);
         body.push(b'{');
         push_json_string(&mut body, source);
         body.extend_from_slice(b": ");
         push_json_string(&mut body, value);
-        write!(body, ", \"expires_in\": {}}}", promised.as_secs())
-            .expect("writing to a Vec cannot fail");
+        write!(body, ", \"expires_in\": {seconds}}}").expect("writing to a Vec cannot fail");
         TokenJson(body)
     }
 }
@@ -148,7 +149,8 @@ fn errmsg(text: &str) -> Vec<u8> {
 fn push_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    if text.bytes().all(is_plain) {
+    // A fold, not `all`: tokens are long, and it looks at many bytes at once.
+    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         out.extend_from_slice(text.as_bytes());
     } else {
         for c in text.chars() {
@@ -194,6 +196,19 @@ mod tests {
         check("é公\u{2028}", r#""\u00e9\u516c\u2028""#);
         check("😀x", r#""\ud83d\ude00x""#);
         check("\u{d7ff}\u{e000}\u{ffff}\u{10ffff}", r#""\ud7ff\ue000\uffff\udbff\udfff""#);
+    }
+
+    #[test]
+    fn a_plain_token_fills_its_buffer() {
+        for seconds in [0, 9, 10, 7_200, u64::MAX] {
+            let promised = Duration::from_secs(seconds);
+            let TokenJson(body) = TokenJson::new("t", &Secret::new("value"), promised);
+            assert_eq!(body.len(), body.capacity());
+            assert_eq!(
+                String::from_utf8(body).unwrap(),
+                format!(r#"{{"t": "value", "expires_in": {seconds}}}"#)
+            );
+        }
     }
 
     proptest::proptest! {
