@@ -1,1 +1,136 @@
-//! HTTP
+//! The HTTP listener: accepts connections up to a limit and lets each be served until the drain.
+//! What a connection may do is in `connection`, what is answered in `routes` and below it.
+
+mod auth;
+mod connection;
+mod form;
+mod handlers;
+mod log_budget;
+mod overload;
+mod progress;
+mod query;
+mod reply;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::SharedClock;
+use crate::config::HttpConfig;
+use crate::refresh::RefreshHandle;
+use crate::shutdown::Drain;
+use crate::snapshot::Reader;
+use crate::token::Secret;
+
+use auth::Gate;
+use connection::Limits;
+use handlers::Site;
+use log_budget::LogBudget;
+use overload::Overload;
+
+pub use routes::{ROUTES, Route};
+
+/// How long accepting rests after an error that waiting may cure, such as no free descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the listener serves from.
+#[derive(Debug, Clone)]
+pub struct HttpParts {
+    /// The tokens.
+    pub reader: Reader,
+    /// The way to ask for newer ones.
+    pub refresh: RefreshHandle,
+    /// The clock that lives and timeouts are measured with.
+    pub clock: SharedClock,
+    /// What a client must say to be given a token.
+    pub secret: Secret,
+}
+
+/// Serves `listener` until the drain begins; then takes no new connection, closes idle ones, lets
+/// requests in flight finish, and returns once all connections have ended. The caller bounds that.
+pub async fn serve(listener: TcpListener, config: HttpConfig, parts: HttpParts, drain: Drain) {
+    accept_from(listener, config, parts, drain).await;
+}
+
+/// Where connections come from: a socket, or a test that puts errors in between.
+trait Accept {
+    fn accept(&self) -> impl Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send;
+}
+
+impl Accept for TcpListener {
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        TcpListener::accept(self).await
+    }
+}
+
+async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
+    let HttpParts { reader, refresh, clock, secret } = parts;
+    let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
+    let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+    let site = Arc::new(Site {
+        reader,
+        refresh,
+        clock: clock.clone(),
+        gate: Gate::new(secret),
+        body_timeout: config.idle_timeout,
+    });
+    let overload = Overload::new(config.max_connections);
+    let accept_errors = LogBudget::default();
+    let connections = TaskTracker::new();
+    let closing = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = source.accept() => accepted,
+            () = drain.begun() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => match Arc::clone(&permits).try_acquire_owned() {
+                Ok(permit) => {
+                    let (site, closing) = (Arc::clone(&site), closing.child_token());
+                    connections.spawn(async move {
+                        connection::run(stream, peer, site, limits, closing).await;
+                        drop(permit);
+                    });
+                }
+                Err(_) => overload.refuse(stream, clock.now(), &connections),
+            },
+            Err(error) if concerns_one_peer(&error) => {
+                tracing::debug!(%error, "a client left before it was accepted");
+            }
+            Err(error) => {
+                if let Some(unsaid) = accept_errors.spend(clock.now()) {
+                    tracing::warn!(%error, unsaid, "cannot accept HTTP connections, will go on trying");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    () = drain.begun() => break,
+                }
+            }
+        }
+    }
+    // Before the wait: what knocks from now on is told so by the kernel instead of left hanging.
+    drop(source);
+    closing.cancel();
+    connections.close();
+    connections.wait().await;
+}
+
+/// Whether an accept failed for this one peer, so that the next may succeed at once.
+fn concerns_one_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
