@@ -55,8 +55,12 @@ impl fmt::Display for StartError {
             StartError::Bind { setting, address, error } => {
                 write!(f, "cannot listen on {address} ({setting}): {error}")?;
                 match error.kind() {
-                    io::ErrorKind::AddrInUse => f.write_str("; stop what listens there, or choose another port"),
-                    io::ErrorKind::PermissionDenied => f.write_str("; ports below 1024 need a privilege"),
+                    io::ErrorKind::AddrInUse => {
+                        f.write_str("; stop what listens there, or choose another port")
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        f.write_str("; ports below 1024 need a privilege")
+                    }
                     _ => Ok(()),
                 }
             }
@@ -91,13 +95,12 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartEr
     raise_descriptor_limit();
     let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
     let dir = config.store.path.clone();
-    let (token_store, restored, closing) =
-        in_blocking({
-            let (dir, clock) = (dir.clone(), Arc::clone(&clock));
-            move || store::open(&dir, STORE_PATIENCE, &clock)
-        })
-        .await
-        .map_err(StartError::StoreLocked)?;
+    let (token_store, restored, closing) = in_blocking({
+        let (dir, clock) = (dir.clone(), Arc::clone(&clock));
+        move || store::open(&dir, STORE_PATIENCE, &clock)
+    })
+    .await
+    .map_err(StartError::StoreLocked)?;
     if let Some(error) = &restored.memory_only {
         tracing::error!(
             dir = %dir.display(), %error,
@@ -134,7 +137,8 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartEr
         Some(resp) => Some(bind("resp.bind", resp.bind).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
-    let parts = HttpParts { reader: reader.clone(), refresh: handle, clock: Arc::clone(&clock), secret };
+    let parts =
+        HttpParts { reader: reader.clone(), refresh: handle, clock: Arc::clone(&clock), secret };
     drain.spawn(http::serve(http_listener, config.http, parts, drain.clone()));
     if let (Some((listener, _)), Some(config)) = (resp_listener, config.resp) {
         let parts = RespParts { reader, clock };

@@ -12,19 +12,29 @@ pub struct Plan<'a>(pub &'a Config);
 impl fmt::Display for Plan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = self.0;
-        writeln!(f, "http     {}, {} connections at most", config.http.bind, config.http.max_connections)?;
+        writeln!(
+            f,
+            "http     {}, {} connections at most",
+            config.http.bind, config.http.max_connections
+        )?;
         match &config.resp {
             Some(resp) => {
                 let password = if resp.password.is_some() { "with" } else { "without" };
                 let most = resp.max_connections;
-                writeln!(f, "resp     {}, {password} password, {most} connections at most", resp.bind)?;
+                writeln!(
+                    f,
+                    "resp     {}, {password} password, {most} connections at most",
+                    resp.bind
+                )?;
             }
             None => writeln!(f, "resp     off")?,
         }
         writeln!(f, "store    {}", config.store.path.display())?;
         match &config.request_secret {
             Some(_) => writeln!(f, "secret   set in the config")?,
-            None => writeln!(f, "secret   made at the first start and kept in the store directory")?,
+            None => {
+                writeln!(f, "secret   made at the first start and kept in the store directory")?
+            }
         }
         writeln!(f, "sources  {}, in order of dependency:", config.sources.len())?;
         config.sources.iter().try_for_each(|source| write_source(f, source))

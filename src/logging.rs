@@ -26,13 +26,17 @@ pub fn start(config: &LogConfig, directives: Option<&str>) -> Result<(), String>
     };
     let terminal = std::io::stderr().is_terminal();
     let stderr = match config.format {
-        LogFormat::Pretty => fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).boxed(),
+        LogFormat::Pretty => {
+            fmt::layer().with_writer(std::io::stderr).with_ansi(terminal).with_target(false).boxed()
+        }
         LogFormat::Json => {
             fmt::layer().with_writer(std::io::stderr).json().flatten_event(true).boxed()
         }
     };
     let files = files.map(|files| match config.format {
-        LogFormat::Pretty => fmt::layer().with_writer(files).with_ansi(false).boxed(),
+        LogFormat::Pretty => {
+            fmt::layer().with_writer(files).with_ansi(false).with_target(false).boxed()
+        }
         LogFormat::Json => fmt::layer().with_writer(files).json().flatten_event(true).boxed(),
     });
     tracing_subscriber::registry()

@@ -29,8 +29,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "clock", "token", "duration", "config", "logging", "shutdown", "outbound", "source", "store",
-            "snapshot", "refresh", "http", "resp", "sandbox", "check", "cli",
+            "clock", "token", "duration", "config", "logging", "shutdown", "outbound", "source",
+            "store", "snapshot", "refresh", "http", "resp", "sandbox", "check", "cli",
         ],
     ),
 ];

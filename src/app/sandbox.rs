@@ -30,7 +30,7 @@ pub struct Sandbox {
 /// A rule does not exist, or the system refuses; in words for the operator.
 pub async fn start(args: SandboxArgs, clock: SharedClock) -> Result<Sandbox, String> {
     let settings = settings(&args)?;
-    let (upstream_address, mut taken) = free(args.upstream);
+    let (upstream_address, upstream_taken) = free(args.upstream);
     let listener = tokio::net::TcpListener::bind(upstream_address)
         .await
         .map_err(|error| format!("cannot listen on {upstream_address}: {error}"))?;
@@ -41,7 +41,8 @@ pub async fn start(args: SandboxArgs, clock: SharedClock) -> Result<Sandbox, Str
 
     let (http, http_taken) = free(args.http);
     let (resp, resp_taken) = free(args.resp);
-    taken.extend(http_taken.into_iter().chain(resp_taken));
+    let taken: Vec<String> =
+        [upstream_taken, http_taken, resp_taken].into_iter().flatten().collect();
     let secret = random_hex()?;
     let dir = std::env::temp_dir().join(format!("wechat-token-server-sandbox-{}", random_hex()?));
     let text = config_text(&settings, upstream.address(), http, resp, &dir, &secret);
@@ -82,7 +83,10 @@ fn free(wanted: SocketAddr) -> (SocketAddr, Option<String>) {
         Ok(_) => (wanted, None),
         Err(_) => {
             let port = wanted.port();
-            (SocketAddr::new(wanted.ip(), 0), Some(format!("port {port} is taken: a free one is used")))
+            (
+                SocketAddr::new(wanted.ip(), 0),
+                Some(format!("port {port} is taken: a free one is used")),
+            )
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::duration::{format_duration, parse_duration};
 use crate::sandbox::endpoint::Endpoint;
 use crate::sandbox::parameters::Parameters;
-use crate::duration::{format_duration, parse_duration};
 
 /// A field of a successful answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

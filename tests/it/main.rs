@@ -1,5 +1,9 @@
 //! The server as a whole: real sockets, a real store, the sandbox as the upstream.
-
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod config;
+mod crash;
+mod faults;
+mod refresh;
+mod secrets;
+mod support;

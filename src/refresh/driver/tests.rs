@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{self, Environment};
 use crate::refresh::queue;
+use crate::sandbox::{Account, Caller, Model, Settings};
 use crate::snapshot::snapshot;
 use crate::source::{FailureClass, Fetched};
 use crate::token::Secret;
@@ -586,6 +587,81 @@ async fn a_lost_answer_shortens_the_promise_and_a_refusal_does_not() {
             "{promised}"
         );
     }
+}
+
+/// WeChat as the sandbox models it, on the paused clock.
+struct Modelled {
+    model: Mutex<Model>,
+    clock: SharedClock,
+    latency: Duration,
+}
+
+impl Upstream for Modelled {
+    async fn fetch(&self, _: &TokenSource, _: &Dependencies) -> Result<Fetched, FetchError> {
+        tokio::time::sleep(self.latency / 2).await;
+        let caller = Caller::new(Account::SANDBOX_APPID, Account::SANDBOX_SECRET);
+        let grant = self.model.lock().unwrap().token(caller, self.clock.now().wall).unwrap();
+        tokio::time::sleep(self.latency / 2).await;
+        Ok(Fetched { value: grant.value, expires_in: grant.expires_in })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_promise_is_broken_over_ten_rotations_of_short_tokens() {
+    let text = r#"(refresh: (overlap: "2s"), token_sources: {"access_token": (url: "https://h/cgi-bin/token")})"#;
+    let config = config::parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
+    let clock =
+        SystemClock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    let name = config.sources[0].name.clone();
+    let (mut publishers, reader) = snapshot([name.clone()]);
+    let (mut queues, refresh) = queue([name]);
+    let settings = Settings {
+        lifetime: Duration::from_secs(48),
+        overlap: Some(Duration::from_secs(2)),
+        ..Settings::default()
+    };
+    let upstream = Arc::new(Modelled {
+        model: Mutex::new(Model::new(settings, [Account::default()], 1)),
+        clock: Arc::clone(&clock),
+        latency: Duration::from_millis(700),
+    });
+    let tools = Tools {
+        upstream: Arc::clone(&upstream),
+        store: MemoryStore::default(),
+        reader: reader.clone(),
+        refresh,
+        clock: Arc::clone(&clock),
+        drain: Drain::new(),
+    };
+    let source = config.sources[0].clone();
+    let refresher =
+        Refresher::new(source, None, publishers.remove(0), queues.remove(0), tools.clone());
+    tools.drain.spawn(refresher.run());
+    reader.changes("access_token").unwrap().changed().await.unwrap();
+
+    // Each token with the latest instant until which some answer has promised it.
+    let mut promised: HashMap<String, SystemTime> = HashMap::new();
+    while promised.len() < 11 {
+        let now = clock.now();
+        let live = reader.live("access_token", now).expect("no gap");
+        let seconds = Duration::from_secs(live.promised_life().as_secs());
+        let until = promised.entry(live.record().value.expose().to_owned()).or_insert(now.wall);
+        *until = (*until).max(now.wall + seconds);
+        drop(live);
+        for (token, until) in &promised {
+            if *until > now.wall {
+                let verdict = upstream.model.lock().unwrap().accepts(token, now.wall);
+                assert!(
+                    verdict.is_live(),
+                    "promised for {:?} more",
+                    until.duration_since(now.wall)
+                );
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let elapsed = clock.now().mono.as_secs();
+    assert!((360..=372).contains(&elapsed), "ten rotations of 36 s took {elapsed} s");
 }
 
 #[tokio::test(start_paused = true)]
