@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -74,15 +75,14 @@ pub(super) async fn run(
         noting.step(Phase::Handler);
         let has_body = !request.body().is_end_stream();
         let may_be_read = request.method() == Method::POST;
-        let answer = routes.call(request);
         let noting = Arc::clone(&noting);
-        async move {
-            let answer = answer.await?;
+        // `map_ok` and not an async block, which would hold the future twice and copy it once more.
+        routes.call(request).map_ok(move |answer| {
             let was_read = may_be_read && answer.status() == StatusCode::OK;
             noting.left_body_unread(has_body && !was_read);
             noting.step(Phase::Client);
-            Ok::<_, std::convert::Infallible>(answer)
-        }
+            answer
+        })
     });
     let connection = http1::Builder::new()
         // A client that has sent its request and closed its half is still answered.
