@@ -1,18 +1,177 @@
-//! Placeholder until merged.
-/// x
-#[derive(Debug)]
+//! The RESP listener: takes connections in, watches over them, lets them go at the drain. What
+//! is said on a connection is in `resp/`; no token is fetched or kept here.
+
+mod command;
+mod connections;
+mod glob;
+mod inline;
+mod parse;
+mod reply;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::clock::{Now, SharedClock};
+use crate::config::RespConfig;
+use crate::resp::connections::{Connections, Stop};
+use crate::resp::session::Session;
+use crate::shutdown::Drain;
+use crate::snapshot::Reader;
+use crate::token::Secret;
+
+/// How long a peer may leave its replies unread before it is cut. A minute of a full socket buffer
+/// is a peer that hangs, and what it is owed occupies memory.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often idle and stalled connections are looked for, at most; as Redis, which looks at each
+/// of its clients once a second.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long accepting rests after an error. The usual one is that descriptors have run out, and
+/// asking again at once would only burn the processor that could free some.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How long a connection may be silent before the system asks whether the peer is still there, as
+/// in Redis. Without it a peer that vanished (a router that forgot it) keeps its place for ever,
+/// where `idle_timeout` is 0.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
+/// What the listener works with.
+#[derive(Debug, Clone)]
 pub struct RespParts {
-    /// x
-    pub reader: crate::snapshot::Reader,
-    /// x
-    pub clock: crate::clock::SharedClock,
+    /// What is served.
+    pub reader: Reader,
+    /// The time.
+    pub clock: SharedClock,
 }
-/// x
-pub async fn serve(
-    _l: tokio::net::TcpListener,
-    _c: crate::config::RespConfig,
-    _p: RespParts,
-    d: crate::shutdown::Drain,
-) {
-    d.begun().await
+
+/// What all sessions share.
+#[derive(Debug)]
+struct Shared {
+    reader: Reader,
+    clock: SharedClock,
+    password: Option<Secret>,
+    max_connections: usize,
+    idle_timeout: Duration,
+    /// The port we listen on.
+    port: u16,
+    started: Now,
+    connections: Connections,
+    counters: Counters,
+}
+
+/// What INFO counts.
+#[derive(Debug, Default)]
+struct Counters {
+    connections: AtomicU64,
+    rejected: AtomicU64,
+    commands: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// Serves connections until the drain begins; then takes no new ones, lets each session answer what
+/// has arrived and send what it owes, and returns when the last has ended. How long that may take is
+/// for the caller to say.
+pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, drain: Drain) {
+    let shared = Arc::new(Shared {
+        reader: parts.reader,
+        started: parts.clock.now(),
+        clock: parts.clock,
+        password: config.password,
+        max_connections: config.max_connections,
+        idle_timeout: config.idle_timeout,
+        port: listener.local_addr().map_or(config.bind.port(), |address| address.port()),
+        connections: Connections::default(),
+        counters: Counters::default(),
+    });
+    let sessions = TaskTracker::new();
+    tokio::select! {
+        () = drain.begun() => {}
+        () = accept(&listener, &shared, &sessions) => {}
+        () = sweep(&shared) => {}
+    }
+    drop(listener);
+    for card in shared.connections.all() {
+        card.stop(Stop::Drain);
+    }
+    sessions.close();
+    tokio::select! {
+        () = sessions.wait() => {}
+        () = sweep(&shared) => {} // a peer that does not read is cut in the drain as well
+    }
+}
+
+/// Takes connections in, for ever.
+async fn accept(listener: &TcpListener, shared: &Arc<Shared>, sessions: &TaskTracker) {
+    // One warning for each run of errors: a full table of descriptors can last.
+    let mut failing = false;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                failing = false;
+                admit(stream, shared, sessions);
+            }
+            Err(error) => {
+                if !failing {
+                    warn!(%error, "RESP connections cannot be accepted");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
+    shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
+        return; // it is gone already
+    };
+    // Each batch of replies is one write; waiting for more to send with it only delays it.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%peer, %error, "TCP_NODELAY cannot be set");
+    }
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+        debug!(%peer, %error, "keep-alive cannot be set");
+    }
+    let now = shared.clock.now();
+    match shared.connections.admit(peer, local, now, shared.max_connections) {
+        Some(card) => {
+            sessions.spawn(Session::new(stream, Arc::clone(shared), card).run());
+        }
+        None => {
+            shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            sessions.spawn(turn_away(stream));
+        }
+    }
+}
+
+/// Tells a client that there are too many. The socket buffer of a new connection is empty, so this
+/// does not wait.
+async fn turn_away(mut stream: TcpStream) {
+    // An error means that the client is gone, which is what was wanted.
+    let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+}
+
+/// Cuts idle and stalled connections, for ever.
+async fn sweep(shared: &Shared) {
+    let every = match shared.idle_timeout {
+        Duration::ZERO => SWEEP_EVERY,
+        idle => (idle / 4).clamp(Duration::from_millis(1), SWEEP_EVERY),
+    };
+    let mut turns = tokio::time::interval(every);
+    loop {
+        turns.tick().await;
+        shared.connections.sweep(shared.clock.now(), shared.idle_timeout, STALL_TIMEOUT);
+    }
 }

@@ -1,0 +1,196 @@
+//! COMMAND and the HELP of every container: what the table says of itself. Nothing is listed here.
+
+use crate::resp::command::spec::{CommandSpec, find};
+use crate::resp::command::table::COMMANDS;
+use crate::resp::command::{Context, Outcome};
+use crate::resp::glob::{Case, matches};
+use crate::resp::parse::Args;
+use crate::resp::reply::Reply;
+
+/// COMMAND
+pub(super) fn all(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.charge(COMMANDS.len());
+    ctx.reply.array(COMMANDS.len());
+    COMMANDS.iter().for_each(|spec| describe(&mut ctx.reply, spec, None));
+    Outcome::Replied
+}
+
+/// COMMAND COUNT
+pub(super) fn count(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.reply.count(COMMANDS.len());
+    Outcome::Replied
+}
+
+/// `COMMAND INFO [command-name ...]`
+pub(super) fn info(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    if args.len() == 2 {
+        return all(ctx, args);
+    }
+    ctx.charge(args.len());
+    let names = args.from(2);
+    ctx.reply.array(names.len());
+    for name in names {
+        match named(name) {
+            Some((spec, container)) => describe(&mut ctx.reply, spec, container),
+            None => ctx.reply.nil(),
+        }
+    }
+    Outcome::Replied
+}
+
+/// `COMMAND DOCS [command-name ...]`: names that do not exist are left out.
+pub(super) fn docs(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let found: Vec<_> = if args.len() == 2 {
+        COMMANDS.iter().map(|spec| (spec, None)).collect()
+    } else {
+        args.from(2).filter_map(named).collect()
+    };
+    ctx.charge(found.len());
+    ctx.reply.map(found.len());
+    for (spec, container) in found {
+        document(&mut ctx.reply, spec, container);
+    }
+    Outcome::Replied
+}
+
+/// `COMMAND LIST [FILTERBY (MODULE name | ACLCAT category | PATTERN pattern)]`
+pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let filter = |spec: &CommandSpec, by: &[u8], wanted: &[u8]| {
+        if by.eq_ignore_ascii_case(b"pattern") {
+            Some(matches(wanted, spec.name.as_bytes(), Case::Insensitive))
+        } else if by.eq_ignore_ascii_case(b"aclcat") {
+            let wanted = |category: &&str| category.as_bytes()[1..].eq_ignore_ascii_case(wanted);
+            Some(spec.categories.iter().any(wanted))
+        } else if by.eq_ignore_ascii_case(b"module") {
+            Some(false)
+        } else {
+            None
+        }
+    };
+    let names: Option<Vec<&str>> = match args.len() {
+        2 => Some(COMMANDS.iter().map(|spec| spec.name).collect()),
+        5 if args.at(2).eq_ignore_ascii_case(b"filterby") => COMMANDS
+            .iter()
+            .filter_map(|spec| match filter(spec, args.at(3), args.at(4)) {
+                Some(true) => Some(Some(spec.name)),
+                Some(false) => None,
+                None => Some(None),
+            })
+            .collect(),
+        _ => None,
+    };
+    let Some(names) = names else { return ctx.syntax_error() };
+    ctx.charge(COMMANDS.len());
+    ctx.reply.set(names.len());
+    names.into_iter().for_each(|name| ctx.reply.bulk(name.as_bytes()));
+    Outcome::Replied
+}
+
+/// `HELP` of the container that is named first.
+pub(super) fn help(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let container = find(COMMANDS, args.at(0)).expect("the dispatcher found HELP in this one");
+    let mut lines = vec![format!(
+        "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        container.name.to_uppercase()
+    )];
+    for spec in container.subcommands.iter().filter(|spec| spec.name != "help") {
+        let usage = format!("{} {}", spec.name.to_uppercase(), spec.usage);
+        lines.push(usage.trim_end().to_owned());
+        lines.push(format!("    {}.", spec.summary.trim_end_matches('.')));
+    }
+    lines.extend(["HELP".to_owned(), "    Prints this help.".to_owned()]);
+    ctx.reply.array(lines.len());
+    lines.iter().for_each(|line| ctx.reply.simple(line));
+    Outcome::Replied
+}
+
+/// The command called `name`, or the subcommand called `container|name`.
+fn named(name: &[u8]) -> Option<(&'static CommandSpec, Option<&'static CommandSpec>)> {
+    match name.iter().position(|&byte| byte == b'|') {
+        None => Some((find(COMMANDS, name)?, None)),
+        Some(bar) => {
+            let container = find(COMMANDS, &name[..bar])?;
+            Some((find(container.subcommands, &name[bar + 1..])?, Some(container)))
+        }
+    }
+}
+
+fn full_name(spec: &CommandSpec, container: Option<&CommandSpec>) -> String {
+    match container {
+        None => spec.name.to_owned(),
+        Some(container) => format!("{}|{}", container.name, spec.name),
+    }
+}
+
+/// The ten elements of COMMAND INFO.
+fn describe(reply: &mut Reply<'_>, spec: &CommandSpec, container: Option<&CommandSpec>) {
+    reply.array(10);
+    reply.bulk(full_name(spec, container).as_bytes());
+    reply.integer(spec.arity.into());
+    statuses(reply, spec.flags);
+    for position in [spec.keys.first, spec.keys.last, spec.keys.step] {
+        reply.integer(position);
+    }
+    statuses(reply, spec.categories);
+    reply.set(spec.tips.len());
+    spec.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
+    key_specs(reply, spec);
+    reply.set(spec.subcommands.len());
+    spec.subcommands.iter().for_each(|sub| describe(reply, sub, Some(spec)));
+}
+
+fn statuses(reply: &mut Reply<'_>, words: &[&str]) {
+    reply.set(words.len());
+    words.iter().for_each(|word| reply.simple(word));
+}
+
+/// Where the keys are, said the long way of Redis 7.
+fn key_specs(reply: &mut Reply<'_>, spec: &CommandSpec) {
+    let keys = spec.keys;
+    if keys.first == 0 {
+        return reply.set(0);
+    }
+    // Counted from the first key, unless from the end.
+    let last = if keys.last < 0 { keys.last } else { keys.last - keys.first };
+    reply.set(1);
+    reply.map(3);
+    reply.bulk(b"flags");
+    statuses(reply, keys.access);
+    reply.bulk(b"begin_search");
+    key_search(reply, "index", &[("index", keys.first)]);
+    reply.bulk(b"find_keys");
+    key_search(reply, "range", &[("lastkey", last), ("keystep", keys.step), ("limit", 0)]);
+}
+
+fn key_search(reply: &mut Reply<'_>, kind: &str, numbers: &[(&str, i64)]) {
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(numbers.len());
+    for (name, number) in numbers {
+        reply.bulk(name.as_bytes());
+        reply.integer(*number);
+    }
+}
+
+/// A name and its map of COMMAND DOCS.
+fn document(reply: &mut Reply<'_>, spec: &CommandSpec, container: Option<&CommandSpec>) {
+    reply.bulk(full_name(spec, container).as_bytes());
+    let texts = [
+        ("summary", spec.summary),
+        ("since", spec.since),
+        ("group", spec.group),
+        ("complexity", spec.complexity),
+    ];
+    reply.map(texts.len() + usize::from(!spec.subcommands.is_empty()));
+    for (name, text) in texts {
+        reply.bulk(name.as_bytes());
+        reply.bulk(text.as_bytes());
+    }
+    if !spec.subcommands.is_empty() {
+        reply.bulk(b"subcommands");
+        reply.map(spec.subcommands.len());
+        spec.subcommands.iter().for_each(|sub| document(reply, sub, Some(spec)));
+    }
+}

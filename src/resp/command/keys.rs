@@ -1,0 +1,211 @@
+//! Commands that read tokens. A token is a string key that expires; what it is, the snapshot says.
+//!
+//! **Life.** The promised life is stated half a second shorter and then rounded as Redis rounds: so
+//! TTL never names more whole seconds than are left, and TTL, PTTL and EXPIRETIME agree with each
+//! other by Redis' own rules.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::resp::command::{Context, Outcome};
+use crate::resp::glob::{Case, matches};
+use crate::resp::parse::{Args, integer};
+use crate::snapshot::LiveToken;
+
+/// Redis rounds TTL to the nearest second; this makes it round down.
+const ROUNDING: Duration = Duration::from_millis(500);
+
+/// What TTL and its kin say of a key that does not exist.
+const NO_KEY: i64 = -2;
+
+/// How many keys SCAN looks at when it is not told, as in Redis.
+const SCAN_COUNT: usize = 10;
+
+/// The token under this key. A name is UTF-8, so anything else is no key.
+fn live(ctx: &mut Context<'_>, key: &[u8]) -> Option<LiveToken> {
+    let token = std::str::from_utf8(key).ok().and_then(|key| ctx.shared.reader.live(key, ctx.now));
+    match token {
+        Some(_) => ctx.hits += 1,
+        None => ctx.misses += 1,
+    }
+    token
+}
+
+fn value(ctx: &mut Context<'_>, key: &[u8]) {
+    match live(ctx, key) {
+        Some(token) => ctx.reply.bulk(token.record().value.expose().as_bytes()),
+        None => ctx.reply.nil(),
+    }
+}
+
+/// `GET key`
+pub(super) fn get(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    value(ctx, args.at(1));
+    Outcome::Replied
+}
+
+/// `MGET key [key ...]`
+pub(super) fn mget(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    ctx.charge(args.len());
+    let keys = args.from(1);
+    ctx.reply.array(keys.len());
+    keys.for_each(|key| value(ctx, key));
+    Outcome::Replied
+}
+
+/// `STRLEN key`
+pub(super) fn strlen(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let len = live(ctx, args.at(1)).map_or(0, |token| token.record().value.expose().len());
+    ctx.reply.count(len);
+    Outcome::Replied
+}
+
+/// `EXISTS key [key ...]`: a key named twice counts twice.
+pub(super) fn exists(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    ctx.charge(args.len());
+    let found = args.from(1).filter(|key| live(ctx, key).is_some()).count();
+    ctx.reply.count(found);
+    Outcome::Replied
+}
+
+/// `TYPE key`
+pub(super) fn type_of(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let kind = if live(ctx, args.at(1)).is_some() { "string" } else { "none" };
+    ctx.reply.simple(kind);
+    Outcome::Replied
+}
+
+/// `TTL key`: whole seconds.
+pub(super) fn ttl(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    life(ctx, args, |_, stated| to_seconds(stated))
+}
+
+/// `PTTL key`: milliseconds.
+pub(super) fn pttl(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    life(ctx, args, |_, stated| stated)
+}
+
+/// `EXPIRETIME key`: Unix seconds.
+pub(super) fn expiretime(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    life(ctx, args, |now, stated| to_seconds(now.saturating_add(stated)))
+}
+
+/// `PEXPIRETIME key`: Unix milliseconds.
+pub(super) fn pexpiretime(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    life(ctx, args, i64::saturating_add)
+}
+
+/// Answers with `show(now, stated life)`, both in milliseconds.
+fn life(ctx: &mut Context<'_>, args: Args<'_>, show: fn(i64, i64) -> i64) -> Outcome {
+    let shown = live(ctx, args.at(1)).map_or(NO_KEY, |token| {
+        let now = ctx.now.wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        show(to_millis(now), to_millis(token.promised_life().saturating_sub(ROUNDING)))
+    });
+    ctx.reply.integer(shown);
+    Outcome::Replied
+}
+
+fn to_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// As Redis rounds.
+fn to_seconds(millis: i64) -> i64 {
+    millis.saturating_add(500) / 1_000
+}
+
+/// `KEYS pattern`
+pub(super) fn keys(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let pattern = args.at(1);
+    let shared = ctx.shared;
+    ctx.charge(shared.reader.sources().len());
+    let found: Vec<_> = shared
+        .reader
+        .all_live(ctx.now)
+        .map(|(name, _)| name.as_str().as_bytes())
+        .filter(|name| matches(pattern, name, Case::Sensitive))
+        .collect();
+    ctx.reply.array(found.len());
+    found.into_iter().for_each(|name| ctx.reply.bulk(name));
+    Outcome::Replied
+}
+
+/// DBSIZE: how many tokens are live.
+pub(super) fn dbsize(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    let live = live_count(ctx);
+    ctx.reply.count(live);
+    Outcome::Replied
+}
+
+/// How many tokens are live.
+pub(super) fn live_count(ctx: &mut Context<'_>) -> usize {
+    ctx.charge(ctx.shared.reader.sources().len());
+    ctx.shared.reader.all_live(ctx.now).count()
+}
+
+/// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
+///
+/// The cursor is a position in the config, so each token that lives all the time is shown exactly
+/// once.
+pub(super) fn scan(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let Some(cursor) = cursor(args.at(1)) else {
+        ctx.reply.error("ERR invalid cursor");
+        return Outcome::Replied;
+    };
+    let (mut pattern, mut count, mut strings) = (&b"*"[..], SCAN_COUNT, true);
+    let mut at = 2;
+    while let Some(option) = args.get(at) {
+        let Some(argument) = args.get(at + 1) else { return ctx.syntax_error() };
+        if option.eq_ignore_ascii_case(b"count") {
+            match integer(argument) {
+                None => {
+                    ctx.reply.error("ERR value is not an integer or out of range");
+                    return Outcome::Replied;
+                }
+                Some(wanted) if wanted < 1 => return ctx.syntax_error(),
+                Some(wanted) => count = usize::try_from(wanted).unwrap_or(usize::MAX),
+            }
+        } else if option.eq_ignore_ascii_case(b"match") {
+            pattern = argument;
+        } else if option.eq_ignore_ascii_case(b"type") {
+            strings = argument.eq_ignore_ascii_case(b"string");
+        } else {
+            return ctx.syntax_error();
+        }
+        at += 2;
+    }
+    let (shared, now) = (ctx.shared, ctx.now);
+    let sources = shared.reader.sources();
+    let next = cursor.saturating_add(count);
+    let next = if next < sources.len() { next } else { 0 };
+    ctx.charge(count.min(sources.len()));
+    let found: Vec<_> = sources
+        .skip(cursor)
+        .take(count)
+        .filter(|_| strings)
+        .filter(|name| matches(pattern, name.as_str().as_bytes(), Case::Sensitive))
+        .filter(|name| shared.reader.live(name.as_str(), now).is_some())
+        .collect();
+    ctx.reply.array(2);
+    ctx.reply.bulk(next.to_string().as_bytes());
+    ctx.reply.array(found.len());
+    found.into_iter().for_each(|name| ctx.reply.bulk(name.as_str().as_bytes()));
+    Outcome::Replied
+}
+
+/// A cursor as C's `strtoul` reads it: a sign is allowed, nothing at all is 0.
+fn cursor(text: &[u8]) -> Option<usize> {
+    let (digits, negative) = match text {
+        [b'+', digits @ ..] => (digits, false),
+        [b'-', digits @ ..] => (digits, true),
+        digits => (digits, false),
+    };
+    if digits.is_empty() {
+        return text.is_empty().then_some(0);
+    }
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let value = if negative { value.wrapping_neg() } else { value };
+    Some(usize::try_from(value).unwrap_or(usize::MAX))
+}

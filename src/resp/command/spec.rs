@@ -1,0 +1,133 @@
+//! What a row of the command table says, and how a row is found. The rows are in `table`.
+
+use crate::resp::command::{Context, Outcome};
+use crate::resp::parse::Args;
+
+/// Runs a command whose arity and authorisation have been checked.
+type Run = fn(&mut Context<'_>, Args<'_>) -> Outcome;
+
+/// One command, or one subcommand.
+#[derive(Debug)]
+pub(super) struct CommandSpec {
+    /// Its name, in lower case.
+    pub(super) name: &'static str,
+    /// How many words it has, its name included (and its container's); negative: at least so many.
+    pub(super) arity: i32,
+    /// Flags as COMMAND INFO shows them; `no_auth` is the one that decides something here.
+    pub(super) flags: &'static [&'static str],
+    /// Which of its words are keys.
+    pub(super) keys: Keys,
+    /// ACL categories.
+    pub(super) categories: &'static [&'static str],
+    /// Hints for clients of a cluster.
+    pub(super) tips: &'static [&'static str],
+    /// Its group in the documentation.
+    pub(super) group: &'static str,
+    /// The version of Redis that had it first.
+    pub(super) since: &'static str,
+    /// What it costs.
+    pub(super) complexity: &'static str,
+    /// What it does.
+    pub(super) summary: &'static str,
+    /// The words after its name.
+    pub(super) usage: &'static str,
+    /// What runs it; `None` for a container, whose subcommands do.
+    pub(super) run: Option<Run>,
+    /// Its subcommands, sorted by name.
+    pub(super) subcommands: &'static [CommandSpec],
+}
+
+/// Where the keys of a command are among its words.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keys {
+    /// The first key; 0: there is none.
+    pub(super) first: i64,
+    /// The last key; -1: the last word.
+    pub(super) last: i64,
+    /// From one key to the next.
+    pub(super) step: i64,
+    /// What is done to them, as COMMAND INFO shows it.
+    pub(super) access: &'static [&'static str],
+}
+
+impl Keys {
+    /// None of them.
+    pub(super) const NONE: Keys = Keys { first: 0, last: 0, step: 0, access: &[] };
+    /// The word after the name; what it holds or its life is sent.
+    pub(super) const ONE_READ: Keys =
+        Keys { first: 1, last: 1, step: 1, access: &["RO", "access"] };
+    /// All words after the name; what they hold is sent.
+    pub(super) const ALL_READ: Keys =
+        Keys { first: 1, last: -1, step: 1, access: &["RO", "access"] };
+    /// The word after the name; only whether it is there, or its kind or length, is told.
+    pub(super) const ONE_LOOKED_UP: Keys = Keys { first: 1, last: 1, step: 1, access: &["RO"] };
+    /// All words after the name; only whether they are there is told.
+    pub(super) const ALL_LOOKED_UP: Keys = Keys { first: 1, last: -1, step: 1, access: &["RO"] };
+}
+
+impl CommandSpec {
+    /// What a row leaves out.
+    pub(super) const EMPTY: CommandSpec = CommandSpec {
+        name: "",
+        arity: 0,
+        flags: &[],
+        keys: Keys::NONE,
+        categories: &[],
+        tips: &[],
+        group: "",
+        since: "",
+        complexity: "O(1)",
+        summary: "",
+        usage: "",
+        run: None,
+        subcommands: &[],
+    };
+
+    /// Whether a client may send it before it has authenticated.
+    pub(super) fn runs_before_auth(&self) -> bool {
+        self.flags.contains(&"no_auth")
+    }
+}
+
+/// The longest name in any table here, with room to spare; a longer word is no command.
+const MAX_NAME_BYTES: usize = 32;
+
+/// Finds a name, whatever its case, in a sorted table.
+pub(super) fn find(table: &'static [CommandSpec], name: &[u8]) -> Option<&'static CommandSpec> {
+    let mut lower = [0; MAX_NAME_BYTES];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let at = table.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
+    Some(&table[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::command::table::COMMANDS;
+
+    fn check(table: &'static [CommandSpec], container: Option<&CommandSpec>) {
+        assert!(table.is_sorted_by(|a, b| a.name < b.name));
+        for spec in table {
+            let name = spec.name;
+            assert_eq!(name, name.to_lowercase());
+            assert!(name.len() <= MAX_NAME_BYTES && spec.arity != 0, "{name}");
+            assert!(!spec.summary.is_empty() && !spec.group.is_empty(), "{name} says nothing");
+            assert!(!spec.since.is_empty() && !spec.categories.is_empty(), "{name}");
+            // A container without a function is never run: its arity asks for a subcommand.
+            assert!(spec.run.is_some() || spec.arity <= -2, "{name}");
+            assert!(container.is_none() || spec.arity.abs() >= 2, "{name}");
+            let upper = name.to_uppercase();
+            assert_eq!(find(table, upper.as_bytes()).map(|found| found.name), Some(name));
+            check(spec.subcommands, Some(spec));
+        }
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_every_row_documented() {
+        check(COMMANDS, None);
+        assert!(find(COMMANDS, b"").is_none());
+        assert!(find(COMMANDS, &[b'g'; MAX_NAME_BYTES + 1]).is_none());
+    }
+}
