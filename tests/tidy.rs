@@ -64,7 +64,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("outbound.rs", "logs in to a proxy"),
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
-    ("resp/command.rs", "answers a client"),
+    ("resp/command/keys.rs", "answers a client"),
     ("sandbox/wechat.rs", "answers as WeChat does"),
 ];
 

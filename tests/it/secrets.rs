@@ -38,6 +38,7 @@ async fn no_secret_and_no_token_is_in_a_log_at_any_level() {
         wechat.inject(format!("{fault}&times=1").parse().unwrap());
         force(ours.http, "ticket").await;
         wechat.clear();
+        force(ours.http, "access_token").await;
         canaries.insert(served(ours.http, "access_token", None).await);
     }
     force(ours.http, "access_token").await;
