@@ -1,6 +1,6 @@
 //! The one list of commands: what exists, what it wants, what runs it, and what COMMAND says of it.
-//! A command is one row here, one function beside, one transcript in the tests. Past 500 lines
-//! because a row is mostly what COMMAND DOCS must say.
+//! A command is one row here, one function beside, one transcript in the tests. Long because
+//! a row is mostly what COMMAND DOCS must say.
 
 use crate::resp::command::spec::{CommandSpec, Keys};
 use crate::resp::command::{catalogue, client, connection, keys, server};

@@ -1,3 +1,5 @@
+//! Table and property tests of the parser: any split of the bytes gives the same requests.
+
 use super::*;
 
 use proptest::collection::vec;
