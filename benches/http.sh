@@ -5,8 +5,7 @@
 #
 #   cargo build --release && benches/http.sh
 #
-# Settings, by environment: ROUNDS, SECONDS_EACH, CONNECTIONS; PORT, NGINX_PORT; SECRET and TARGET
-# (the path that is asked for); SERVER (the command that serves it).
+# Settings, by environment: ROUNDS, SECONDS_EACH, CONNECTIONS; PORT, NGINX_PORT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,12 +14,6 @@ seconds=${SECONDS_EACH:-4}
 connections=${CONNECTIONS:-32}
 port=${PORT:-18123}
 nginx_port=${NGINX_PORT:-18124}
-secret=${SECRET:-sandbox}
-target=${TARGET:-"/wechat/token?type=access_token&secret=$secret"}
-server=${SERVER:-"target/release/wechat-token-server sandbox --http 127.0.0.1:$port"}
-
-ours="http://127.0.0.1:$port$target"
-theirs="http://127.0.0.1:$nginx_port$target"
 work=$(mktemp -d)
 pids=()
 stop() {
@@ -40,9 +33,16 @@ await_body() {
     done
 }
 
-$server >"$work/server.log" 2>&1 &
+target/release/wechat-token-server sandbox --lifetime 2h --http "127.0.0.1:$port" \
+    --resp 127.0.0.1:0 --upstream 127.0.0.1:0 >"$work/server.log" 2>&1 &
 server_pid=$!
 pids+=("$server_pid")
+# The sandbox prints the line to copy, with its secret, when it serves.
+until ours=$(grep -o "http://[^']*/wechat/token?type=access_token[^']*" "$work/server.log"); do
+    kill -0 "$server_pid" || { cat "$work/server.log" >&2; exit 1; }
+    sleep 0.05
+done
+theirs="http://127.0.0.1:$nginx_port/${ours#http://*/}"
 await_body "$ours" expires_in "$server_pid"
 body=$(curl -fs "$ours")
 

@@ -191,8 +191,10 @@ impl Lowering<'_> {
     /// A key that clients show. Never empty: an empty one would let everybody in.
     fn key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
         let text = self.text(path, setting)?;
-        if text.trim() != text || text.is_empty() {
-            self.mistake(path, "is empty or has white space around it; leave it out or set a key");
+        // What is stripped from a parameter on its way in could never match.
+        if text.trim() != text || text.is_empty() || text.contains(char::is_control) {
+            let what = "is empty, has white space around it or holds control characters";
+            self.mistake(path, format!("{what}; leave it out or set a key"));
             return None;
         }
         Some(Secret::new(text))

@@ -4,6 +4,9 @@
 mod config;
 mod crash;
 mod faults;
+#[cfg(feature = "interop")]
+mod interop;
+mod program;
 mod refresh;
 mod secrets;
 mod support;

@@ -1,0 +1,208 @@
+//! The program as a person meets it: help, exit codes, messages, the sandbox.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Child;
+use wechat_token_server::sandbox::Settings;
+
+use crate::support::{binary, config_text, get, run, served, soon, upstream};
+
+struct Ended {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+async fn ended(args: &[&str], variables: &[(&str, &str)]) -> Ended {
+    let mut command = binary();
+    command.args(args).env_remove("WECHAT_APPID").env_remove("WECHAT_SECRET");
+    command.envs(variables.iter().copied()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = soon("the end", command.output()).await.unwrap();
+    Ended {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn without_the_variables_it_names_them_and_the_sandbox() {
+    let ended = ended(&[], &[]).await;
+    assert_eq!(ended.code, Some(78));
+    for part in
+        ["WECHAT_APPID is not set", "WECHAT_SECRET is not set", "wechat-token-server sandbox"]
+    {
+        assert!(ended.err.contains(part), "{}", ended.err);
+    }
+}
+
+#[tokio::test]
+async fn check_says_what_a_config_would_do_and_shows_no_secret() {
+    let variables = [("WECHAT_APPID", "wx0"), ("WECHAT_SECRET", "hunter2")];
+    let ended = ended(&["check"], &variables).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert_eq!(ended.out, include_str!("../golden/check.txt"));
+}
+
+#[tokio::test]
+async fn help_and_version_are_there() {
+    let help = ended(&["--help"], &[]).await;
+    assert_eq!(help.code, Some(0));
+    for word in ["serve", "check", "sandbox", "--config", "config.ron"] {
+        assert!(help.out.contains(word), "{}", help.out);
+    }
+    let version = ended(&["--version"], &[]).await;
+    assert_eq!(version.out, concat!("wechat-token-server ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.ron");
+    let text = config_text("127.0.0.1:1".parse().unwrap(), dir.path(), "").replacen(
+        "http: (bind: \"127.0.0.1:0\")",
+        &format!("http: (bind: \"{address}\")"),
+        1,
+    );
+    std::fs::write(&file, text).unwrap();
+    let ended = ended(&["--config", file.to_str().unwrap()], &[]).await;
+    assert_eq!(ended.code, Some(71));
+    assert!(
+        ended.err.contains(&format!("cannot listen on {address} (http.bind)")),
+        "{}",
+        ended.err
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_secret_is_made_at_the_first_start_and_logs_go_to_daily_files() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.ron");
+    let extra = r#"log: (dir: "logs", keep: 2),"#;
+    let text = config_text(wechat.address(), dir.path(), extra);
+    let text = text.lines().filter(|line| !line.contains("request_secret")).collect::<String>();
+    std::fs::write(&file, text).unwrap();
+    let mut secrets = Vec::new();
+    for _ in 0..2 {
+        let mut child = binary().arg("--config").arg(&file).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut told = false;
+        let http: std::net::SocketAddr = loop {
+            let line = soon("the start", lines.next_line()).await.unwrap().unwrap();
+            told |= line.contains("the request secret is in this file");
+            if let Some((_, rest)) = line.split_once("serving") {
+                let field = rest.split_whitespace().find_map(|field| field.strip_prefix("http="));
+                break field.unwrap().parse().unwrap();
+            }
+        };
+        assert!(told);
+        let path = dir.path().join("store/request_secret");
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&path).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+        let secret = std::fs::read_to_string(path).unwrap();
+        let target = format!("/wechat/token?type=nope&secret={}", secret.trim());
+        assert_eq!(
+            crate::support::http(http, "GET", &target).await.1,
+            "{\"error\": \"not found\"}"
+        );
+        secrets.push(secret);
+    }
+    assert!(secrets[0] == secrets[1] && secrets[0].trim().len() == 32);
+    let log = std::fs::read_dir(dir.path().join("logs")).unwrap().next().unwrap().unwrap().path();
+    let name = log.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("wechat-token-server.") && name.ends_with(".log"), "{name}");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("serving") && !log.contains(secrets[0].trim()));
+    wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_use_ends_the_second_server_with_75_and_names_the_directory() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let _first = run(dir.path(), wechat.address(), "").await;
+    let file = dir.path().join("config.ron");
+    let second = ended(&["--config", file.to_str().unwrap()], &[]).await;
+    assert_eq!(second.code, Some(75));
+    assert!(second.err.contains(dir.path().join("store").to_str().unwrap()), "{}", second.err);
+    wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_with_0_and_what_is_in_flight_is_finished() {
+    for signal in ["-TERM", "-INT"] {
+        let wechat = upstream(Settings::default()).await;
+        let dir = tempfile::tempdir().unwrap();
+        let mut ours = run(dir.path(), wechat.address(), crate::support::NO_COOLDOWN).await;
+        served(ours.http, "access_token", None).await;
+        wechat.set(|settings| settings.latency = Duration::from_secs(1));
+        let before = wechat.calls(wechat_token_server::sandbox::Endpoint::Token);
+        let forced = tokio::spawn(crate::support::force(ours.http, "access_token"));
+        soon(
+            "the call",
+            wechat.wait_for_calls(wechat_token_server::sandbox::Endpoint::Token, before + 1),
+        )
+        .await;
+        ours.signal(signal).await;
+        let body = forced.await.unwrap();
+        assert!(body.contains("expires_in"), "{body}");
+        assert_eq!(soon("the end", ours.child.wait()).await.unwrap().code(), Some(0));
+        wechat.stop().await;
+    }
+}
+
+/// The greeting of a sandbox, up to its last line.
+async fn greeting(child: &mut Child) -> String {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut text = String::new();
+    while let Some(line) = soon("the greeting", lines.next_line()).await.unwrap() {
+        text.push_str(&line);
+        text.push('\n');
+        if line.starts_with("Ctrl-C") {
+            return text;
+        }
+    }
+    panic!("it ended after:\n{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_finds_free_ports_renews_in_sight_and_leaves_nothing_behind() {
+    let places = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut command = binary();
+    command.env("TMPDIR", places.path()).args([
+        "sandbox",
+        "--lifetime",
+        "4s",
+        "--upstream",
+        "127.0.0.1:0",
+    ]);
+    command.args(["--http", &format!("127.0.0.1:{port}"), "--resp", "127.0.0.1:0"]);
+    let mut child = command.spawn().unwrap();
+    let greeting = greeting(&mut child).await;
+    assert!(greeting.contains(&format!("port {port} is taken")), "{greeting}");
+    let resp = greeting.lines().find_map(|line| line.trim().strip_prefix("redis")).unwrap();
+    let resp = resp.trim().parse().unwrap();
+    let mut values = std::collections::BTreeSet::new();
+    soon("two renewals", async {
+        while values.len() < 3 {
+            values.extend(get(resp, "access_token").await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(std::fs::read_dir(places.path()).unwrap().count(), 1);
+    let pid = child.id().unwrap().to_string();
+    assert!(
+        tokio::process::Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success()
+    );
+    assert_eq!(soon("the end", child.wait()).await.unwrap().code(), Some(0));
+    assert_eq!(std::fs::read_dir(places.path()).unwrap().count(), 0);
+}
