@@ -134,6 +134,9 @@ pub struct TokenSource {
     /// Which fields of the answer may hold the value; the first that is there counts. Each is a
     /// path of names (or indexes) separated by dots.
     pub value_fields: Vec<String>,
+    /// Whose quota its calls are charged to: by default the appid, corpid … of its arguments, or the
+    /// account of what it depends on; empty if it has none.
+    pub account: String,
     /// When it is refreshed.
     pub policy: RefreshPolicy,
     /// What its records belong to.

@@ -6,7 +6,7 @@ mod reply;
 mod upstream;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::config::TokenSource;
 use crate::token::{Secret, SourceName};
@@ -16,15 +16,27 @@ pub use upstream::HttpUpstream;
 
 /// Obtains a token.
 pub trait Upstream: Send + Sync + 'static {
-    /// Makes one request for a token of `source`, with the tokens it depends on.
+    /// Makes one request for a token of `source`.
     ///
     /// # Errors
     /// Whatever went wrong, with the class that decides what the engine does next.
     fn fetch(
         &self,
         source: &TokenSource,
-        dependencies: &Dependencies,
+        request: &FetchRequest,
     ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
+}
+
+/// What one request is made with, beside the source's settings.
+#[derive(Debug, Clone, Default)]
+pub struct FetchRequest {
+    /// The tokens of the sources it depends on.
+    pub dependencies: Dependencies,
+    /// What the source's last answer gave to be sent with the next request.
+    pub captured: Option<Secret>,
+    /// Ask for a new value although the old one is good, where the upstream can be asked that
+    /// (`force_refresh` of `stable_token`).
+    pub force: bool,
 }
 
 /// A token as the upstream gave it.
@@ -34,6 +46,10 @@ pub struct Fetched {
     pub value: Secret,
     /// Its life, counted from when the request was sent.
     pub expires_in: Duration,
+    /// What the answer gave to be sent with the next request (a refresh token).
+    pub captured: Option<Secret>,
+    /// The upstream's clock, by the answer's `Date`.
+    pub upstream_time: Option<SystemTime>,
 }
 
 /// The tokens that a request is made with.

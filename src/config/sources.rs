@@ -100,7 +100,8 @@ fn lower_source(
         policy.rotation = Rotation::Rotating;
     }
     let identity = SourceIdentity([0; 32]); // `in_order` sets it: it needs the dependencies'
-    TokenSource { name, method, url, args, dependencies, value_fields, policy, identity }
+    let account = String::new();
+    TokenSource { name, method, url, args, dependencies, value_fields, account, policy, identity }
 }
 
 /// The address. It is not repeated in messages: a secret may stand in its query.

@@ -16,7 +16,7 @@ use crate::refresh::handle::{Cause, RefreshError, RefreshHandle, RefreshRequest,
 use crate::refresh::machine::{Effect, Event, Machine, Report, WaiterId};
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, Reader};
-use crate::source::{Dependencies, FetchError, Upstream};
+use crate::source::{Dependencies, FetchError, FetchRequest, Upstream};
 use crate::store::{RecordStore, StoreError};
 use crate::token::{Generation, SourceName, TokenRecord};
 
@@ -194,7 +194,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         async move {
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
-            let fetch = tokio::time::timeout(limit, upstream.fetch(&source, &dependencies));
+            let request = FetchRequest { dependencies, captured: None, force: false };
+            let fetch = tokio::time::timeout(limit, upstream.fetch(&source, &request));
             Event::Fetched(fetch.await.unwrap_or(Err(FetchError::TimedOut)))
         }
         .boxed()

@@ -42,7 +42,7 @@ pub(super) fn read(
     let answer = answer.ok_or(FetchError::NotJson)?;
     let value = value(source, &answer)?;
     let expires_in = lifetime(source, answer.get("expires_in"))?;
-    Ok(Fetched { value, expires_in })
+    Ok(Fetched { value, expires_in, captured: None, upstream_time: None })
 }
 
 /// The first of the source's value fields that is there.

@@ -4,7 +4,7 @@ use crate::config::TokenSource;
 use crate::outbound::{Outbound, OutboundError};
 use crate::token::Secret;
 
-use super::{Dependencies, FetchError, Fetched, Upstream, reply};
+use super::{Dependencies, FetchError, FetchRequest, Fetched, Upstream, reply};
 
 /// Fetches tokens over HTTP.
 #[derive(Debug, Clone)]
@@ -23,9 +23,9 @@ impl Upstream for HttpUpstream {
     async fn fetch(
         &self,
         source: &TokenSource,
-        dependencies: &Dependencies,
+        request: &FetchRequest,
     ) -> Result<Fetched, FetchError> {
-        let args = render(source, dependencies)?;
+        let args = render(source, &request.dependencies)?;
         let mut url = source.url.clone();
         if !args.is_empty() {
             let mut query = url.query_pairs_mut();

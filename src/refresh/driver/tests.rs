@@ -29,6 +29,10 @@ enum Step {
 
 const HOUR: u64 = 3_600;
 
+fn fetched(value: Secret, expires_in: Duration) -> Fetched {
+    Fetched { value, expires_in, captured: None, upstream_time: None }
+}
+
 fn errcode(errcode: i64, class: FailureClass) -> Step {
     Step::Fail(FetchError::Refused { errcode, class, hint: None, message: String::new() })
 }
@@ -52,9 +56,9 @@ impl Upstream for Scripted {
     async fn fetch(
         &self,
         source: &TokenSource,
-        dependencies: &Dependencies,
+        request: &FetchRequest,
     ) -> Result<Fetched, FetchError> {
-        let used = source.dependencies.first().and_then(|name| dependencies.get(name));
+        let used = source.dependencies.first().and_then(|name| request.dependencies.get(name));
         self.calls.lock().unwrap().push(Call {
             source: source.name.to_string(),
             at: self.clock.now().mono,
@@ -66,9 +70,8 @@ impl Upstream for Scripted {
             .unwrap()
             .get_mut(source.name.as_str())
             .and_then(VecDeque::pop_front);
-        let give = |value: String, seconds| {
-            Ok(Fetched { value: Secret::new(value), expires_in: Duration::from_secs(seconds) })
-        };
+        let give =
+            |value: String, seconds| Ok(fetched(Secret::new(value), Duration::from_secs(seconds)));
         let fresh = || format!("{}-{}", source.name, self.given.fetch_add(1, Ordering::Relaxed));
         match step.unwrap_or(Step::Give(2 * HOUR, Duration::from_millis(100))) {
             Step::Give(seconds, delay) => {
@@ -597,12 +600,12 @@ struct Modelled {
 }
 
 impl Upstream for Modelled {
-    async fn fetch(&self, _: &TokenSource, _: &Dependencies) -> Result<Fetched, FetchError> {
+    async fn fetch(&self, _: &TokenSource, _: &FetchRequest) -> Result<Fetched, FetchError> {
         tokio::time::sleep(self.latency / 2).await;
         let caller = Caller::new(Account::SANDBOX_APPID, Account::SANDBOX_SECRET);
         let grant = self.model.lock().unwrap().token(caller, self.clock.now().wall).unwrap();
         tokio::time::sleep(self.latency / 2).await;
-        Ok(Fetched { value: grant.value, expires_in: grant.expires_in })
+        Ok(fetched(grant.value, grant.expires_in))
     }
 }
 
