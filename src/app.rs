@@ -16,7 +16,7 @@ use crate::clock::{self, SharedClock};
 use crate::config::Config;
 use crate::http::{self, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
-use crate::refresh::{self, Refresher, Tools};
+use crate::refresh::{self, Refresher, Shared, Tools};
 use crate::resp::{self, RespParts};
 use crate::shutdown::Drain;
 use crate::snapshot;
@@ -118,6 +118,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartEr
         store: token_store,
         reader: reader.clone(),
         refresh: handle.clone(),
+        shared: Shared::new(restored.calls),
         clock: Arc::clone(&clock),
         drain: drain.clone(),
     };

@@ -1,9 +1,11 @@
 //! The central server (中控服务器) for WeChat tokens, as a library. See `ARCHITECTURE.md` for the map.
-//! The rooms, in reading order: the vocabulary (`clock`, `token`, `duration`), what the operator wants
+//! The rooms, in reading order: the vocabulary (`clock`, `token`, `account`,
+//! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
 //! kept fresh (`refresh`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
 //! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
 
+pub mod account;
 pub mod app;
 pub mod check;
 pub mod cli;

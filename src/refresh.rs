@@ -6,9 +6,14 @@
 
 mod driver;
 mod handle;
+mod ledger;
+mod life;
 mod machine;
+mod report;
 mod schedule;
 
-pub use driver::{Refresher, Tools};
-pub use handle::{Cause, RefreshError, RefreshHandle, RefreshRequest, RequestQueue, queue};
-pub use machine::{Effect, Event, Machine, Report, WaiterId};
+pub use driver::{Refresher, Shared, Tools};
+pub use handle::{RefreshError, RefreshHandle, RefreshRequest, Refused, RequestQueue, Wish, queue};
+pub use ledger::{Admitted, Denied, Ledger, Purpose};
+pub use machine::{Effect, Event, Machine, WaiterId};
+pub use report::Report;

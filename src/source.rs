@@ -75,8 +75,12 @@ pub enum FailureClass {
     Transient,
     /// Too many calls a minute: not before the next minute.
     Throttled,
+    /// Of a kind that nobody knows: as transient, but ever so much more slowly.
+    Unknown,
     /// The day's calls are used up: the next ones fail too, and count.
     QuotaSpent,
+    /// What is left of the day's calls is kept for the schedule: nothing was sent.
+    Reserved,
     /// Will not pass until a person does something: probe slowly.
     Misconfigured,
     /// The token of a source this one depends on was refused.
@@ -89,6 +93,17 @@ pub enum FailureClass {
 /// what the log says. Neither holds a secret or the address of the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchError {
+    /// Our own count says that the account has used up the day's calls: nothing was sent.
+    BudgetSpent {
+        /// When the next day begins.
+        wait: Duration,
+    },
+    /// What a client asked for would use up what the schedule needs, or comes too soon after the
+    /// last time: nothing was sent.
+    BudgetReserved {
+        /// When it may be asked for again.
+        wait: Duration,
+    },
     /// A source this one depends on has no live token.
     DependencyAbsent(SourceName),
     /// The upstream could not be reached; in the transport's words.
@@ -125,8 +140,18 @@ impl FetchError {
     pub fn class(&self) -> FailureClass {
         match self {
             FetchError::DependencyAbsent(_) => FailureClass::DependencyAbsent,
+            FetchError::BudgetSpent { .. } => FailureClass::QuotaSpent,
+            FetchError::BudgetReserved { .. } => FailureClass::Reserved,
             FetchError::Refused { class, .. } => *class,
             _ => FailureClass::Transient,
+        }
+    }
+
+    /// The wait that this very failure asks for, where it is known.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            FetchError::BudgetSpent { wait } | FetchError::BudgetReserved { wait } => Some(*wait),
+            _ => None,
         }
     }
 
@@ -135,6 +160,8 @@ impl FetchError {
     pub fn may_have_replaced(&self) -> bool {
         match self {
             FetchError::DependencyAbsent(_)
+            | FetchError::BudgetSpent { .. }
+            | FetchError::BudgetReserved { .. }
             | FetchError::NotConnected(_)
             | FetchError::Refused { .. } => false,
             // 3xx and 4xx come from something that did not do the work.
@@ -164,6 +191,12 @@ impl fmt::Display for FetchError {
         match self {
             FetchError::DependencyAbsent(name) => {
                 write!(f, "it needs {name}, which has no live token now")
+            }
+            FetchError::BudgetSpent { .. } => {
+                f.write_str("the account's calls of this day are used up")
+            }
+            FetchError::BudgetReserved { .. } => {
+                f.write_str("the account's remaining calls are kept for scheduled renewals")
             }
             FetchError::NotConnected(_) => f.write_str("the upstream cannot be reached"),
             FetchError::TimedOut => f.write_str("the upstream did not answer in time"),

@@ -4,6 +4,7 @@
 //! by one thread, which flushes once for however many are waiting. Where the disk refuses, `put`
 //! says so, and the next one tries from the start: the server runs on from memory meanwhile.
 
+mod calls;
 mod format;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::account::{Account, Calls};
 use crate::clock::SharedClock;
 use crate::token::{SourceName, TokenRecord};
 
@@ -76,12 +78,14 @@ impl std::error::Error for StoreError {}
 pub struct Restored {
     /// Every whole record.
     pub records: Vec<(SourceName, TokenRecord)>,
+    /// Every whole count of calls.
+    pub calls: Vec<(Account, Calls)>,
     /// Why nothing is kept on disk for now; `None` when all is well.
     pub memory_only: Option<StoreError>,
 }
 
 struct Write {
-    name: SourceName,
+    key: Vec<u8>,
     bytes: Vec<u8>,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
@@ -124,10 +128,9 @@ pub fn open(
     if disk.lock(patience) == Err(LockError::Held) {
         return Err(Locked { dir: dir.to_owned() });
     }
-    let restored = match disk.open() {
-        Ok(records) => Restored { records, memory_only: None },
-        Err(error) => Restored { records: Vec::new(), memory_only: Some(error) },
-    };
+    let restored = disk
+        .open()
+        .unwrap_or_else(|error| Restored { memory_only: Some(error), ..Restored::default() });
     let (writes, queue) = mpsc::channel(MAX_QUEUED_WRITES);
     let thread = std::thread::Builder::new()
         .name("store".into())
@@ -147,14 +150,33 @@ pub trait RecordStore: Send + Sync + 'static {
         name: &SourceName,
         record: &TokenRecord,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes an account's count of calls over the one before. It is durable when this returns.
+    ///
+    /// # Errors
+    /// It is not durable.
+    fn put_calls(
+        &self,
+        account: &Account,
+        calls: Calls,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
+        self.write(name.as_str().as_bytes().to_vec(), format::encode(record)).await
+    }
+
+    async fn put_calls(&self, account: &Account, calls: Calls) -> Result<(), StoreError> {
+        self.write(calls::key(account), calls::encode(calls)).await
+    }
+}
+
+impl TokenStore {
+    async fn write(&self, key: Vec<u8>, bytes: Vec<u8>) -> Result<(), StoreError> {
         let (done, outcome) = oneshot::channel();
-        let write = Write { name: name.clone(), bytes: format::encode(record), done };
         let gone = || StoreError("the store has stopped".into());
-        self.writes.send(write).await.map_err(|_| gone())?;
+        self.writes.send(Write { key, bytes, done }).await.map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -220,8 +242,8 @@ impl Disk {
         }
     }
 
-    /// Opens the database and reads every whole record.
-    fn open(&mut self) -> Result<Vec<(SourceName, TokenRecord)>, StoreError> {
+    /// Opens the database and reads all that is whole.
+    fn open(&mut self) -> Result<Restored, StoreError> {
         let path = self.dir.join(DATABASE);
         if let Err(error) = private_dir(&self.dir) {
             return Err(StoreError(format!("{}: {error}", self.dir.display())));
@@ -242,9 +264,9 @@ impl Disk {
                 StoreError(format!("{}: {what}", path.display()))
             }
         })?;
-        let records = read_all(&database.tree)?;
+        let restored = read_all(&database.tree)?;
         self.database = Some(database);
-        Ok(records)
+        Ok(restored)
     }
 
     /// A corrupt database is kept for whoever wants to look into it.
@@ -288,7 +310,7 @@ impl Disk {
         let database = self.database.as_ref().expect("`open` has just succeeded");
         contained(|| {
             for write in batch {
-                database.tree.insert(write.name.as_str(), write.bytes.as_slice())?;
+                database.tree.insert(&write.key, write.bytes.as_slice())?;
             }
             database.tree.flush()?;
             database.file.sync_all()?;
@@ -374,29 +396,36 @@ fn probe(path: &Path) -> io::Result<()> {
     written
 }
 
-/// Reads every record; the broken ones are left out, loudly.
-fn read_all(tree: &sled::Db) -> Result<Vec<(SourceName, TokenRecord)>, StoreError> {
+/// Reads everything; what is broken is left out, loudly.
+fn read_all(tree: &sled::Db) -> Result<Restored, StoreError> {
     contained(|| {
-        let mut records = Vec::new();
+        let mut restored = Restored::default();
         for entry in tree.iter() {
             let (key, value) = entry?;
-            if key == MARKER {
-                continue;
-            }
-            let name = String::from_utf8_lossy(&key);
-            match (SourceName::parse(&name), format::decode(&value)) {
-                (Ok(name), Ok(record)) => records.push((name, record)),
-                (Err(_), _) => {
-                    tracing::warn!(name = %name.escape_debug(), "a stored record has a name that no source can have; it is left out");
-                }
-                (_, Err(broken)) => {
-                    tracing::error!(source = %name, cause = %broken, "a stored record is broken and left out; the token is fetched anew");
-                }
+            if let Some(account) = calls::account(&key) {
+                // A count that is lost is begun anew.
+                restored.calls.extend(calls::decode(&value).map(|calls| (account, calls)));
+            } else if key != MARKER {
+                restored.records.extend(read_record(&key, &value));
             }
         }
-        Ok(records)
+        Ok(restored)
     })
     .map_err(StoreError)
+}
+
+fn read_record(key: &[u8], value: &[u8]) -> Option<(SourceName, TokenRecord)> {
+    let name = String::from_utf8_lossy(key);
+    match (SourceName::parse(&name), format::decode(value)) {
+        (Ok(name), Ok(record)) => return Some((name, record)),
+        (Err(_), _) => {
+            tracing::warn!(name = %name.escape_debug(), "a stored record has a name that no source can have; it is left out");
+        }
+        (_, Err(broken)) => {
+            tracing::error!(source = %name, cause = %broken, "a stored record is broken and left out; the token is fetched anew");
+        }
+    }
+    None
 }
 
 /// Runs what calls sled, whose broken invariants are panics: here they are failures.

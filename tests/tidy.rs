@@ -12,15 +12,19 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("token", &["clock"]),
+    ("account", &[]),
     ("duration", &[]),
     ("config", &["token", "duration"]),
     ("logging", &["config"]),
     ("shutdown", &[]),
     ("outbound", &["config"]),
     ("source", &["token", "config", "outbound"]),
-    ("store", &["clock", "token"]),
+    ("store", &["clock", "token", "account"]),
     ("snapshot", &["clock", "token"]),
-    ("refresh", &["clock", "token", "config", "shutdown", "source", "store", "snapshot"]),
+    (
+        "refresh",
+        &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
+    ),
     ("http", &["clock", "token", "config", "shutdown", "snapshot", "refresh"]),
     ("resp", &["clock", "token", "config", "shutdown", "snapshot", "refresh"]),
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
@@ -29,15 +33,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "clock", "token", "duration", "config", "logging", "shutdown", "outbound", "source",
-            "store", "snapshot", "refresh", "http", "resp", "sandbox", "check", "cli",
+            "clock", "token", "account", "duration", "config", "logging", "shutdown", "outbound",
+            "source", "store", "snapshot", "refresh", "http", "resp", "sandbox", "check", "cli",
         ],
     ),
 ];
 
 /// What the listeners may name of the engine: the way back in, and nothing else.
-const ENGINE_FOR_LISTENERS: &[&str] =
-    &["RefreshHandle", "RefreshError", "RefreshRequest", "RequestQueue", "Cause", "queue"];
+const ENGINE_FOR_LISTENERS: &[&str] = &[
+    "RefreshHandle",
+    "RefreshError",
+    "RefreshRequest",
+    "RequestQueue",
+    "Refused",
+    "Wish",
+    "queue",
+];
 
 /// (foreign crate, the files that may name it).
 const FOREIGN: &[(&str, &[&str])] = &[

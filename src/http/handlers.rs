@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::SharedClock;
-use crate::refresh::{RefreshError, RefreshHandle};
+use crate::refresh::{RefreshError, RefreshHandle, Refused, Wish};
 use crate::snapshot::Reader;
 
 use super::auth::Gate;
@@ -40,7 +40,7 @@ pub(super) fn token(site: &Site, peer: SocketAddr, asked: &Asked<'_>) -> TokenAn
     }
 }
 
-/// A token newer than the current one.
+/// Another token than the one that the client saw refused (`stale`), or than the current one.
 pub(super) async fn force_refresh(
     site: &Site,
     peer: SocketAddr,
@@ -54,11 +54,16 @@ pub(super) async fn force_refresh(
     let Some(source) = asked.source_name().and_then(|name| site.reader.source(name)) else {
         return RefreshAnswer::Failed(RefreshError::UnknownSource);
     };
-    let known = site.reader.live(source.as_str(), now).map(|live| live.record().generation);
-    match site.refresh.refresh(source.as_str(), known).await {
+    // The one client there is may do everything, so it may also force.
+    let force = asked.force;
+    let wish = match asked.stale() {
+        Some(stale) => Wish::Other { refused: Refused::parse(stale), force },
+        None => Wish::Any { force },
+    };
+    match site.refresh.ask(source.as_str(), wish).await {
         Ok(published) => {
-            let renewed = known != Some(published.record.generation);
-            tracing::info!(%source, %peer, renewed, "forced refresh answered");
+            let generation = published.record.generation;
+            tracing::info!(%source, %peer, %generation, force, "forced refresh answered");
             // A fresh reading: the fetch may have taken seconds.
             match published.promised_life(site.clock.now()) {
                 Some(promised) => {

@@ -1,4 +1,4 @@
-//! Reads `type` and `secret` from a query string and a form body, by the rules of the original
+//! Reads `type`, `secret`, `stale` and `force` from a query string and a form body, by the rules of the original
 //! (tornado's `get_argument`). Borrows plain values; does no I/O.
 
 use std::borrow::Cow;
@@ -12,12 +12,16 @@ pub(super) struct Asked<'a> {
     /// What the client holds for our secret. Not a `Secret` type: it is as long as it likes and is
     /// only ever compared.
     pub(super) secret: Option<Cow<'a, [u8]>>,
+    /// The token that the client saw refused, or its SHA-256 in hexadecimal digits.
+    stale: Option<Cow<'a, [u8]>>,
+    /// `force=1`: a new token is wanted although the old one is good.
+    pub(super) force: bool,
 }
 
 impl<'a> Asked<'a> {
     /// Reads a query string and after it a form body: the last of repeated parameters wins.
     pub(super) fn of(query: &'a [u8], form: &'a [u8]) -> Asked<'a> {
-        let (mut source, mut secret) = (None, None);
+        let (mut source, mut secret, mut stale, mut force) = (None, None, None, None);
         for field in query.split(is(b'&')).chain(form.split(is(b'&'))) {
             let (name, value) = match field.iter().position(is(b'=')) {
                 Some(at) => (&field[..at], &field[at + 1..]),
@@ -26,11 +30,24 @@ impl<'a> Asked<'a> {
             match &*percent_decoded(name) {
                 b"type" => source = Some(value),
                 b"secret" => secret = Some(value),
+                b"stale" => stale = Some(value),
+                b"force" => force = Some(value),
                 _ => {}
             }
         }
         let argument = |value| stripped(percent_decoded(value));
-        Asked { source: source.map(argument), secret: secret.map(argument) }
+        Asked {
+            source: source.map(argument),
+            secret: secret.map(argument),
+            stale: stale.map(argument),
+            force: force.map(argument).as_deref() == Some(b"1"),
+        }
+    }
+
+    /// The refused token as text; `None` if there is none, or nothing in it that a token has.
+    pub(super) fn stale(&self) -> Option<&str> {
+        let stale = std::str::from_utf8(self.stale.as_deref()?).ok()?;
+        (!stale.is_empty()).then_some(stale)
     }
 
     /// The name as text; `None` also for bytes that cannot be a name.

@@ -3,17 +3,20 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select_all};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
+use crate::account::{Account, Calls};
 use crate::clock::{SharedClock, seed};
 use crate::config::TokenSource;
-use crate::refresh::handle::{Cause, RefreshError, RefreshHandle, RefreshRequest, RequestQueue};
-use crate::refresh::machine::{Effect, Event, Machine, Report, WaiterId};
+use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, RequestQueue, Wish};
+use crate::refresh::ledger::{Denied, Ledger, Purpose};
+use crate::refresh::machine::{Effect, Event, Machine, WaiterId};
+use crate::refresh::report;
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, Reader};
 use crate::source::{Dependencies, FetchError, FetchRequest, Upstream};
@@ -24,11 +27,32 @@ use crate::token::{Generation, SourceName, TokenRecord};
 /// wait for a disk that hangs.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many requests may be under way at once, over all sources: ten thousand accounts that start
+/// together must not open ten thousand connections.
+const MAX_FETCHES: usize = 64;
+
 /// How long beyond its timeout a fetch is left to end by itself, which tells more than cutting it.
 const FETCH_MARGIN: Duration = Duration::from_secs(1);
 
 /// The wait before a refresher that panicked is started again, and the longest one.
 const RESTART_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What all refreshers share: the count of calls, and the places for requests under way.
+#[derive(Debug)]
+pub struct Shared {
+    ledger: Mutex<Ledger>,
+    places: Semaphore,
+}
+
+impl Shared {
+    /// Begins with the counts that were kept.
+    pub fn new(kept: impl IntoIterator<Item = (Account, Calls)>) -> Arc<Shared> {
+        Arc::new(Shared {
+            ledger: Mutex::new(Ledger::restore(kept)),
+            places: Semaphore::new(MAX_FETCHES),
+        })
+    }
+}
 
 /// What every refresher works with.
 #[derive(Debug)]
@@ -41,6 +65,8 @@ pub struct Tools<U, S> {
     pub reader: Reader,
     /// The other sources' refreshers.
     pub refresh: RefreshHandle,
+    /// What all refreshers share.
+    pub shared: Arc<Shared>,
     /// The time.
     pub clock: SharedClock,
     /// The end.
@@ -54,6 +80,7 @@ impl<U, S: Clone> Clone for Tools<U, S> {
             store: self.store.clone(),
             reader: self.reader.clone(),
             refresh: self.refresh.clone(),
+            shared: Arc::clone(&self.shared),
             clock: Arc::clone(&self.clock),
             drain: self.drain.clone(),
         }
@@ -63,6 +90,7 @@ impl<U, S: Clone> Clone for Tools<U, S> {
 /// One source's refresher.
 pub struct Refresher<U, S> {
     source: Arc<TokenSource>,
+    account: Account,
     publisher: Publisher,
     queue: RequestQueue,
     tools: Tools<U, S>,
@@ -89,8 +117,11 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             source.dependencies.iter().filter_map(|name| tools.reader.changes(name.as_str()));
         let changes = changes.collect();
         let machine = new_machine(&source, &tools.clock);
+        let account =
+            Account { name: source.account.clone(), endpoint: source.url.path().to_owned() };
         let mut refresher = Refresher {
             source: Arc::new(source),
+            account,
             publisher,
             queue,
             tools,
@@ -152,7 +183,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                     self.work = None;
                     event
                 }
-                Some(request) = self.queue.recv() => asked(request, &mut self.waiters, &mut self.next_waiter),
+                Some(request) = self.queue.recv() => asked(*request, &mut self.waiters, &mut self.next_waiter),
                 () = tokio::time::sleep(wake) => Event::Woken,
                 () = any_change(&mut self.changes) => Event::DependencyChanged,
                 () = drain.begun(), if !self.machine.is_draining() => Event::Drain,
@@ -163,7 +194,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Fetch => self.work = Some(self.fetch()),
+                Effect::Fetch(purpose) => self.work = Some(self.fetch(purpose)),
                 Effect::Store(published) => self.work = Some(self.store(published)),
                 Effect::HealDependencies => self.work = Some(self.heal()),
                 Effect::Publish(published) => self.publisher.publish(published),
@@ -173,32 +204,66 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                         let _ = waiter.send(answer);
                     }
                 }
-                Effect::Report(report) => log(&self.source.name, &report),
+                Effect::Report(report) => report::log(&self.source.name, &report),
             }
         }
     }
 
-    fn fetch(&mut self) -> BoxFuture<'static, Event> {
-        let now = self.tools.clock.now();
+    fn fetch(&mut self, purpose: Purpose) -> BoxFuture<'static, Event> {
         let mut dependencies = Dependencies::default();
         self.used.clear();
+        let now = self.tools.clock.now();
         for name in &self.source.dependencies {
             let Some(token) = self.tools.reader.live(name.as_str(), now) else {
-                let absent = FetchError::DependencyAbsent(name.clone());
-                return async { Event::Fetched(Err(absent)) }.boxed();
+                return failed(FetchError::DependencyAbsent(name.clone()));
             };
             self.used.push((name.clone(), token.record().generation));
             dependencies.insert(name.clone(), token.record().value.clone());
         }
+        if let Err(denied) = self.enter(purpose) {
+            return failed(match denied {
+                Denied::Spent(wait) => FetchError::BudgetSpent { wait },
+                Denied::Reserved(wait) | Denied::ForcedNew(wait) => {
+                    FetchError::BudgetReserved { wait }
+                }
+            });
+        }
+        let force = purpose == Purpose::ForcedNew;
+        let request = FetchRequest { dependencies, captured: None, force };
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
+        let shared = Arc::clone(&self.tools.shared);
         async move {
+            let _place = shared.places.acquire().await;
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
-            let request = FetchRequest { dependencies, captured: None, force: false };
             let fetch = tokio::time::timeout(limit, upstream.fetch(&source, &request));
             Event::Fetched(fetch.await.unwrap_or(Err(FetchError::TimedOut)))
         }
         .boxed()
+    }
+
+    /// Enters a call into the ledger, and the ledger's page into the store.
+    fn enter(&self, purpose: Purpose) -> Result<(), Denied> {
+        let limit = self.source.policy.daily_limit;
+        let wall = self.tools.clock.now().wall;
+        let mut ledger = self.tools.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let admitted = ledger.enter(&self.account, limit, purpose, wall)?;
+        drop(ledger);
+        let (source, account, calls) = (&self.source.name, &self.account, admitted.calls);
+        if let Some(percent) = admitted.warn_at {
+            tracing::warn!(
+                %source, account = account.name, endpoint = account.endpoint, percent,
+                made = calls.made, "a good part of the account's calls of this day is used up"
+            );
+        }
+        let (store, account) = (self.tools.store.clone(), account.clone());
+        // The request does not wait for it: a count that is one short after a crash harms nobody.
+        self.tools.drain.spawn(async move {
+            if let Err(error) = store.put_calls(&account, calls).await {
+                tracing::debug!(account = account.name, %error, "the count of calls is not on disk");
+            }
+        });
+        Ok(())
     }
 
     fn store(&self, published: Arc<Published>) -> BoxFuture<'static, Event> {
@@ -216,7 +281,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let (refresh, used) = (self.tools.refresh.clone(), self.used.clone());
         async move {
             for (name, generation) in used {
-                let newer = refresh.ask(name.as_str(), Some(generation), Cause::Dependent).await;
+                let newer = refresh.ask(name.as_str(), Wish::Newer { generation }).await;
                 if let Err(error) = newer {
                     return Event::Healed(Err(error));
                 }
@@ -228,7 +293,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 }
 
 fn new_machine(source: &TokenSource, clock: &SharedClock) -> Machine {
-    Machine::new(source.policy.clone(), source.identity, seed(clock.now()))
+    Machine::new(source.policy.clone(), source.identity, false, seed(clock.now()))
 }
 
 fn asked(
@@ -239,7 +304,11 @@ fn asked(
     let waiter = WaiterId(*next_waiter);
     *next_waiter += 1;
     waiters.insert(waiter.0, request.reply);
-    Event::Asked { waiter, newer_than: request.newer_than, cause: request.cause }
+    Event::Asked(waiter, request.wish)
+}
+
+fn failed(error: FetchError) -> BoxFuture<'static, Event> {
+    async { Event::Fetched(Err(error)) }.boxed()
 }
 
 /// The outcome of what is under way; never, when nothing is.
@@ -258,36 +327,6 @@ async fn any_change(changes: &mut [watch::Receiver<Option<Generation>>]) {
     let waits = changes.iter_mut().map(|change| change.changed().boxed());
     // The senders live as long as the snapshot, which this task holds.
     let _ = select_all(waits).await;
-}
-
-fn log(source: &SourceName, report: &Report) {
-    match report {
-        Report::Renewed { generation, lifetime, changed, after_failures } => tracing::info!(
-            %source, %generation, lifetime_s = lifetime.as_secs(), changed, after_failures,
-            "token renewed"
-        ),
-        Report::Failed { error: FetchError::DependencyAbsent(dependency), .. } => {
-            tracing::info!(%source, %dependency, "waiting for the token of a dependency");
-        }
-        Report::Failed { error, streak, retry_in } => {
-            let hint_zh = match error {
-                FetchError::Refused { hint: Some(hint), .. } => hint.zh,
-                _ => "",
-            };
-            tracing::warn!(
-                %source, %error, detail = ?error.for_log(), hint_zh, streak,
-                retry_in_s = retry_in.as_secs_f32(), "token not renewed"
-            );
-        }
-        Report::NotOnDisk { error, retry_in } => tracing::error!(
-            %source, %error, retry_in_s = retry_in.as_secs_f32(),
-            "the token is served from memory only and would be lost in a restart"
-        ),
-        Report::OnDisk => tracing::info!(%source, "the token is on disk again"),
-        Report::Healing => {
-            tracing::warn!(%source, "the upstream refused a dependency's token; renewing that first");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,41 +1,145 @@
-//! The one way back into the engine: "a record newer than generation g, please".
-//! Carries messages; decides nothing.
+//! The one way back into the engine: "another token, please". Carries wishes; decides nothing.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::snapshot::Published;
-use crate::token::{Generation, SourceName};
+use crate::token::{Generation, Secret, SourceName};
 
-/// How many requests may wait for one source's refresher. Each is a client that holds a connection;
-/// more than this at once is an attack or a loop, and is refused rather than remembered.
-const MAX_WAITING: usize = 4_096;
+/// How many wishes may be on their way to one source's refresher, which takes them in at once.
+const MAX_QUEUED: usize = 1_024;
 
-/// Why a forced refresh brought no newer token. `Display` is what a client is told: no secret, no
-/// address of the upstream.
+/// How long anybody waits for an answer. An attempt is bounded by its timeout, the disk's patience
+/// and the same again for a refused dependency; this is beyond all of them.
+const MAX_WAIT: Duration = Duration::from_secs(120);
+
+/// A value that a client saw refused: as a digest, so that it is held nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    of_text: [u8; 32],
+    /// The text read as a SHA-256 in hexadecimal digits, where it can be.
+    given: Option<[u8; 32]>,
+}
+
+impl Refused {
+    /// What a client says it saw refused: the value, or its SHA-256 in hexadecimal digits.
+    pub fn parse(text: &str) -> Refused {
+        Refused { of_text: Sha256::digest(text.as_bytes()).into(), given: hex(text) }
+    }
+
+    /// Whether this is the refused value.
+    pub(super) fn is(&self, value: &Secret) -> bool {
+        let digest = value.sha256();
+        self.of_text == digest || self.given == Some(digest)
+    }
+}
+
+fn hex(text: &str) -> Option<[u8; 32]> {
+    let text = text.as_bytes();
+    if text.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte =
+            u8::try_from(digit(0)? * 16 + digit(1)?).expect("two hexadecimal digits are a byte");
+    }
+    Some(bytes)
+}
+
+/// What somebody wishes for. `force` asks for a new value although the old one is good, where the
+/// upstream can be asked that; it is for privileged clients only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// A client wants a fresh token and does not say why.
+    Any {
+        /// See [`Wish`].
+        force: bool,
+    },
+    /// A client saw this value refused and wants another.
+    Other {
+        /// The value.
+        refused: Refused,
+        /// See [`Wish`].
+        force: bool,
+    },
+    /// The refresher of a dependent wants a newer generation: its request was refused with this one.
+    /// Not subject to a cooldown.
+    Newer {
+        /// The generation.
+        generation: Generation,
+    },
+}
+
+/// Why a wish brought no token. `Display` is what a client is told: no secret, no address of the
+/// upstream, and never the value that it refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RefreshError {
     /// There is no source of this name.
     UnknownSource,
-    /// The attempt failed; what went wrong, for the client.
-    Failed(Arc<str>),
+    /// The attempt failed.
+    Failed {
+        /// What went wrong, for the client.
+        what: Arc<str>,
+        /// When it may be asked for again, where that is known.
+        wait: Option<Duration>,
+    },
+    /// The value that the client saw refused is younger than the cooldown.
+    TooSoon {
+        /// How long to wait before saying it again.
+        wait: Duration,
+    },
+    /// The upstream gives the value that the client saw refused, and no other.
+    Unchanged,
     /// Too many clients wait for this source already.
     TooMany,
+    /// No answer came in time.
+    TimedOut,
     /// The server is going down.
     Draining,
     /// The refresher broke down before it could answer; it has been restarted.
     Lost,
 }
 
+impl RefreshError {
+    /// The same failure, to be asked for again after this long.
+    pub(super) fn again_in(self, wait: Duration) -> RefreshError {
+        match self {
+            RefreshError::Failed { what, .. } => RefreshError::Failed { what, wait: Some(wait) },
+            other => other,
+        }
+    }
+}
+
+/// Whole seconds, rounded up: who waits that long has waited long enough.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 impl fmt::Display for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RefreshError::UnknownSource => f.write_str("unknown type"),
-            RefreshError::Failed(what) => f.write_str(what),
+            RefreshError::Failed { what, wait: None } => f.write_str(what),
+            RefreshError::Failed { what, wait: Some(wait) } => {
+                write!(f, "{what}; try again in {} seconds", seconds(*wait))
+            }
+            RefreshError::TooSoon { wait } => write!(
+                f,
+                "this token was fetched a moment ago; if it is still refused in {} seconds, say so then",
+                seconds(*wait)
+            ),
+            RefreshError::Unchanged => {
+                f.write_str("the upstream gives this token again; it has no other one yet")
+            }
             RefreshError::TooMany => f.write_str("too many refreshes are waiting, try again later"),
+            RefreshError::TimedOut => f.write_str("the refresh takes too long, try again later"),
             RefreshError::Draining => f.write_str("the server is shutting down"),
             RefreshError::Lost => f.write_str("the refresh was interrupted, try again"),
         }
@@ -44,35 +148,26 @@ impl fmt::Display for RefreshError {
 
 impl std::error::Error for RefreshError {}
 
-/// Who asks for a refresh.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// A client; subject to the cooldown.
-    Client,
-    /// The refresher of a dependent, whose request was refused with the token it knows.
-    Dependent,
-}
-
-/// A wish for a newer token, on its way to the source's refresher.
+/// A wish on its way to the source's refresher.
 #[derive(Debug)]
 pub struct RefreshRequest {
-    /// The generation the client knows; `None` if it knows of no token.
-    pub newer_than: Option<Generation>,
-    /// Who asks.
-    pub cause: Cause,
+    /// The wish.
+    pub wish: Wish,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Arc<Published>, RefreshError>>,
 }
 
-/// The receiving end of one source's requests; its refresher holds it.
-pub type RequestQueue = mpsc::Receiver<RefreshRequest>;
+/// The receiving end of one source's wishes; its refresher holds it.
+///
+/// Boxed, since a channel keeps room for a block of them, for each of ten thousand sources.
+pub type RequestQueue = mpsc::Receiver<Box<RefreshRequest>>;
 
 /// Makes the handle for these sources and each one's [`RequestQueue`], in the same order.
 pub fn queue(names: impl IntoIterator<Item = SourceName>) -> (Vec<RequestQueue>, RefreshHandle) {
     let (queues, senders) = names
         .into_iter()
         .map(|name| {
-            let (sender, queue) = mpsc::channel(MAX_WAITING);
+            let (sender, queue) = mpsc::channel(MAX_QUEUED);
             (queue, (name, sender))
         })
         .unzip();
@@ -82,40 +177,61 @@ pub fn queue(names: impl IntoIterator<Item = SourceName>) -> (Vec<RequestQueue>,
 /// The right to ask for a refresh. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RefreshHandle {
-    senders: Arc<HashMap<SourceName, mpsc::Sender<RefreshRequest>>>,
+    senders: Arc<HashMap<SourceName, mpsc::Sender<Box<RefreshRequest>>>>,
 }
 
 impl RefreshHandle {
-    /// Asks for a token newer than `newer_than`, and waits for the outcome.
-    ///
-    /// However many ask at once, they share one fetch. Within the cooldown, or when a newer token
-    /// is there already, the current one is the answer at once.
+    /// Takes a wish to the source's refresher and waits for the outcome: the token that is there
+    /// where it is news already, else that of one attempt, which all who ask meanwhile share.
     ///
     /// # Errors
     /// See [`RefreshError`]; the current token, if any, goes on being served.
-    pub async fn refresh(
-        &self,
-        source: &str,
-        newer_than: Option<Generation>,
-    ) -> Result<Arc<Published>, RefreshError> {
-        self.ask(source, newer_than, Cause::Client).await
-    }
-
-    /// As [`RefreshHandle::refresh`], for whichever cause.
-    pub(super) async fn ask(
-        &self,
-        source: &str,
-        newer_than: Option<Generation>,
-        cause: Cause,
-    ) -> Result<Arc<Published>, RefreshError> {
+    pub async fn ask(&self, source: &str, wish: Wish) -> Result<Arc<Published>, RefreshError> {
         let sender = self.senders.get(source).ok_or(RefreshError::UnknownSource)?;
         let (reply, answer) = oneshot::channel();
-        sender.try_send(RefreshRequest { newer_than, cause, reply }).map_err(|refused| {
-            match refused {
-                mpsc::error::TrySendError::Full(_) => RefreshError::TooMany,
-                mpsc::error::TrySendError::Closed(_) => RefreshError::Draining,
-            }
+        let request = Box::new(RefreshRequest { wish, reply });
+        sender.try_send(request).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => RefreshError::TooMany,
+            mpsc::error::TrySendError::Closed(_) => RefreshError::Draining,
         })?;
-        answer.await.unwrap_or(Err(RefreshError::Lost))
+        match tokio::time::timeout(MAX_WAIT, answer).await {
+            Err(_) => Err(RefreshError::TimedOut),
+            Ok(answer) => answer.unwrap_or(Err(RefreshError::Lost)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_value_is_known_by_itself_and_by_its_digest() {
+        let value = Secret::new("abc");
+        // SHA-256 of "abc", FIPS 180-2, appendix B.1.
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for (said, is_it) in [
+            ("abc", true),
+            (digest, true),
+            (&digest.to_uppercase(), true),
+            ("abd", false),
+            ("", false),
+            (&digest.replace('b', "c"), false),
+            (&digest.replace('b', "x"), false),
+        ] {
+            assert_eq!(Refused::parse(said).is(&value), is_it, "{said}");
+        }
+        // A token that looks like a digest is a token as well.
+        assert!(Refused::parse(digest).is(&Secret::new(digest)));
+    }
+
+    #[test]
+    fn who_is_told_to_wait_is_told_whole_seconds_that_are_enough() {
+        let failed = RefreshError::Failed { what: "no".into(), wait: None };
+        assert_eq!(failed.to_string(), "no");
+        let again = failed.again_in(Duration::from_millis(29_001));
+        assert_eq!(again.to_string(), "no; try again in 30 seconds");
+        let soon = RefreshError::TooSoon { wait: Duration::from_secs(30) };
+        assert!(soon.to_string().contains("in 30 seconds"));
     }
 }

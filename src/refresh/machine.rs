@@ -8,13 +8,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::config::RefreshPolicy;
-use crate::refresh::handle::{Cause, RefreshError};
-use crate::refresh::schedule::{MAX_SLEEP, MIN_GAP, heal_wait, retry_wait};
+use crate::config::{RefreshPolicy, Rotation};
+use crate::refresh::handle::{RefreshError, Refused, Wish};
+use crate::refresh::ledger::Purpose;
+use crate::refresh::life::{self, Before};
+use crate::refresh::report::Report;
+use crate::refresh::schedule::{self, Failed, MAX_SLEEP, MIN_GAP};
 use crate::snapshot::Published;
 use crate::source::{FailureClass, FetchError, Fetched};
 use crate::store::StoreError;
 use crate::token::{Generation, SourceIdentity, TokenRecord};
+
+/// How many clients wait for one source at most. Each holds a connection; more is an attack or a
+/// loop, and is refused rather than remembered.
+const MAX_WAITERS: usize = 4_096;
+
+/// A cooldown is this many times as long for a client that does not say which value it saw refused.
+const UNFOUNDED: u32 = 10;
 
 /// Names a waiting client to the driver, which has its reply channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +37,8 @@ pub enum Event {
     Woken,
     /// A source this one depends on has a new token.
     DependencyChanged,
-    /// A client (or a dependent) wants a token newer than the one it knows.
-    Asked {
-        /// Who is to be answered.
-        waiter: WaiterId,
-        /// The generation it knows; `None` if it knows of no token.
-        newer_than: Option<Generation>,
-        /// Who asks.
-        cause: Cause,
-    },
+    /// Somebody wants a newer token.
+    Asked(WaiterId, Wish),
     /// [`Effect::Fetch`] has ended.
     Fetched(Result<Fetched, FetchError>),
     /// [`Effect::Store`] has ended.
@@ -49,8 +52,8 @@ pub enum Event {
 /// What the driver does next, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask the upstream for a token.
-    Fetch,
+    /// Ask the upstream for a token, if the account's calls allow it.
+    Fetch(Purpose),
     /// Write this record.
     Store(Arc<Published>),
     /// Get newer tokens for the sources whose tokens the last request was made with.
@@ -61,42 +64,6 @@ pub enum Effect {
     Answer(WaiterId, Result<Arc<Published>, RefreshError>),
     /// Tell the operator.
     Report(Report),
-}
-
-/// What an operator is told.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Report {
-    /// A fetch brought a token.
-    Renewed {
-        /// Its generation.
-        generation: Generation,
-        /// Its life, from the request on.
-        lifetime: Duration,
-        /// Whether the value is another than before.
-        changed: bool,
-        /// How many attempts had failed before.
-        after_failures: u32,
-    },
-    /// An attempt failed.
-    Failed {
-        /// Why.
-        error: FetchError,
-        /// How many have failed in a row.
-        streak: u32,
-        /// When the next one is, unless somebody asks before.
-        retry_in: Duration,
-    },
-    /// The token is served, but it is not on disk.
-    NotOnDisk {
-        /// Why.
-        error: StoreError,
-        /// When the write is tried again.
-        retry_in: Duration,
-    },
-    /// A token that was not on disk is now.
-    OnDisk,
-    /// A dependency's token was refused and is renewed.
-    Healing,
 }
 
 /// What is under way.
@@ -116,10 +83,20 @@ enum Phase {
     Healing,
 }
 
+/// What a waiter would take for news.
+#[derive(Debug)]
+enum Knows {
+    /// A newer generation than this; any, where there was none.
+    Generation(Option<Generation>),
+    /// Another value than this.
+    Refused(Refused),
+}
+
 #[derive(Debug)]
 struct Waiter {
     id: WaiterId,
-    newer_than: Option<Generation>,
+    knows: Knows,
+    purpose: Purpose,
 }
 
 /// A record in memory that is not on disk.
@@ -129,11 +106,27 @@ struct Unsaved {
     retry_at: Duration,
 }
 
+/// The streak of failures since the last success; all instants are monotonic.
+#[derive(Debug, Default)]
+struct Streak {
+    /// How many attempts have failed in a row.
+    failures: u32,
+    /// How many of them in the last window of the token's life, or without a token.
+    hard: u32,
+    /// How many times refused dependencies were renewed, and before when they are not again.
+    heals: u32,
+    no_healing_before: Duration,
+    /// The last failure, and before when a client's wish is answered with it.
+    last: Option<(RefreshError, Duration)>,
+}
+
 /// The decisions of one source.
 #[derive(Debug)]
 pub struct Machine {
     policy: RefreshPolicy,
     identity: SourceIdentity,
+    /// Whether the token dies with the token of the dependency it was fetched with.
+    follows: bool,
     jitter: fastrand::Rng,
     phase: Phase,
     current: Option<Arc<Published>>,
@@ -141,16 +134,15 @@ pub struct Machine {
     generation: Option<Generation>,
     /// When the last fetch succeeded; the cooldown counts from here.
     succeeded: Option<Now>,
-    /// How many attempts have failed in a row.
-    failures: u32,
     /// The monotonic instant before which no attempt is made unless somebody asks.
     not_before: Duration,
-    /// How many times dependencies were renewed in this streak of failures, and the monotonic
-    /// instant before which they are not again.
-    heals: u32,
-    no_healing_before: Duration,
+    streak: Streak,
+    /// How many answers in a row brought the value that was there although it was due.
+    unchanged: u32,
     /// The last attempt found a dependency without a token: its change is worth an attempt.
     lacks_dependency: bool,
+    /// The generation that was last said to be refused although it should have been good.
+    refused: Option<Generation>,
     unsaved: Option<Unsaved>,
     waiters: Vec<Waiter>,
     draining: bool,
@@ -158,46 +150,45 @@ pub struct Machine {
 
 impl Machine {
     /// A machine that knows of no token. `seed` is for the jitter.
-    pub fn new(policy: RefreshPolicy, identity: SourceIdentity, seed: u64) -> Machine {
+    pub fn new(
+        policy: RefreshPolicy,
+        identity: SourceIdentity,
+        follows: bool,
+        seed: u64,
+    ) -> Machine {
         Machine {
             policy,
             identity,
+            follows,
             jitter: fastrand::Rng::with_seed(seed),
             phase: Phase::Idle,
             current: None,
             generation: None,
             succeeded: None,
-            failures: 0,
             not_before: Duration::ZERO,
-            heals: 0,
-            no_healing_before: Duration::ZERO,
+            streak: Streak::default(),
+            unchanged: 0,
             lacks_dependency: false,
+            refused: None,
             unsaved: None,
             waiters: Vec::new(),
             draining: false,
         }
     }
 
-    /// Begins with what the store held. A record of another identity, or one that has ended, is not
-    /// served; its generation counts all the same.
+    /// Begins with what the store held. A record that may not be served counts by its generation
+    /// all the same.
     pub fn restore(&mut self, now: Now, record: TokenRecord) -> Vec<Effect> {
         self.generation = self.generation.max(Some(record.generation));
-        let Some(left) = record.ttl(now.wall).filter(|_| record.identity == self.identity) else {
+        let Some(left) = life::left_of_kept(&record, self.identity, now) else {
             return Vec::new();
         };
-        // A wall clock that was set back since would make the life longer than it ever was.
-        let left = left.min(record.lifetime());
         let age = now.wall.duration_since(record.fetched_at).unwrap_or(Duration::ZERO);
         self.succeeded = Some(Now { wall: record.fetched_at, mono: now.mono.saturating_sub(age) });
-        let published = Arc::new(Published {
-            ends_mono: now.mono + left,
-            lead: self.policy.lead(record.lifetime()),
-            overlap: self.policy.promised_overlap(),
-            in_doubt_since: None,
-            record,
-        });
-        self.current = Some(Arc::clone(&published));
-        vec![Effect::Publish(published)]
+        let published = life::published(&self.policy, record, left, now, &mut self.jitter);
+        let mut effects = Vec::new();
+        self.publish(published, &mut effects);
+        effects
     }
 
     /// Takes an event; what is to be done about it, in order.
@@ -205,14 +196,8 @@ impl Machine {
         let mut effects = Vec::new();
         match event {
             Event::Woken => {}
-            Event::DependencyChanged => {
-                if std::mem::take(&mut self.lacks_dependency) {
-                    self.not_before = now.mono;
-                }
-            }
-            Event::Asked { waiter, newer_than, cause } => {
-                self.asked(now, Waiter { id: waiter, newer_than }, cause, &mut effects);
-            }
+            Event::DependencyChanged => self.dependency_changed(now, &mut effects),
+            Event::Asked(waiter, wish) => self.asked(now, waiter, wish, &mut effects),
             Event::Fetched(outcome) => self.fetched(now, outcome, &mut effects),
             Event::Stored(outcome) => self.stored(now, outcome, &mut effects),
             Event::Healed(outcome) => self.healed(now, outcome, &mut effects),
@@ -234,14 +219,14 @@ impl Machine {
         }
     }
 
-    /// Whether the drain has been seen and nothing is under way any more.
-    pub fn is_finished(&self) -> bool {
-        self.draining && matches!(self.phase, Phase::Idle)
-    }
-
     /// Whether the drain has been seen.
     pub fn is_draining(&self) -> bool {
         self.draining
+    }
+
+    /// Whether the drain has been seen and nothing is under way any more.
+    pub fn is_finished(&self) -> bool {
+        self.draining && matches!(self.phase, Phase::Idle)
     }
 
     fn live(&self, now: Now) -> Option<&Arc<Published>> {
@@ -278,22 +263,113 @@ impl Machine {
         }
     }
 
-    fn asked(&mut self, now: Now, waiter: Waiter, cause: Cause, effects: &mut Vec<Effect>) {
-        if let Some(current) = self.live(now)
-            && (is_news(current, &waiter) || (cause == Cause::Client && self.cools_down(now)))
+    fn dependency_changed(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.lacks_dependency) {
+            self.not_before = now.mono;
+        }
+        if self.follows
+            && let Some(current) = self.live(now)
         {
-            effects.push(Effect::Answer(waiter.id, Ok(Arc::clone(current))));
-        } else {
-            self.waiters.push(waiter);
+            // Dead at the latest when the dependency's old token is, and to be replaced at once.
+            let left = current.life_left(now).unwrap_or(Duration::ZERO);
+            let overlap = Some(self.policy.overlap);
+            let since = current.in_doubt_since.or(Some(now));
+            let dying =
+                Published { lead: left, overlap, in_doubt_since: since, ..(**current).clone() };
+            self.publish(dying, effects);
         }
     }
 
-    fn cools_down(&self, now: Now) -> bool {
-        self.succeeded.is_some_and(|succeeded| now.since(succeeded) < self.policy.cooldown)
+    fn asked(&mut self, now: Now, id: WaiterId, wish: Wish, effects: &mut Vec<Effect>) {
+        let (knows, purpose) = match wish {
+            Wish::Any { force } => {
+                let current = self.live(now).map(|current| current.record.generation);
+                (Knows::Generation(current), self.purpose(force))
+            }
+            Wish::Other { refused, force } => (Knows::Refused(refused), self.purpose(force)),
+            Wish::Newer { generation } => (Knows::Generation(Some(generation)), Purpose::Scheduled),
+        };
+        let waiter = Waiter { id, knows, purpose };
+        match self.answer_at_once(now, &waiter, effects) {
+            Some(answer) => effects.push(Effect::Answer(id, answer)),
+            None if self.waiters.len() >= MAX_WAITERS => {
+                effects.push(Effect::Answer(id, Err(RefreshError::TooMany)));
+            }
+            None => self.waiters.push(waiter),
+        }
+    }
+
+    /// Only a sticky source can be asked for a new value while the old one is good.
+    fn purpose(&self, force: bool) -> Purpose {
+        match self.policy.rotation {
+            Rotation::Sticky { .. } if force => Purpose::ForcedNew,
+            _ => Purpose::Forced,
+        }
+    }
+
+    /// The answer that needs no attempt, if there is one.
+    fn answer_at_once(
+        &mut self,
+        now: Now,
+        waiter: &Waiter,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Result<Arc<Published>, RefreshError>> {
+        let live = self.live(now).cloned();
+        if let Some(current) = &live {
+            if is_news(current, waiter) {
+                return Some(Ok(Arc::clone(current)));
+            }
+            if !matches!(waiter.knows, Knows::Generation(_)) || waiter.purpose == Purpose::Scheduled
+            {
+                self.note_refused(now, current, effects);
+            }
+            match (&waiter.knows, waiter.purpose) {
+                (_, Purpose::ForcedNew | Purpose::Scheduled) => {}
+                (Knows::Refused(_), _) => {
+                    if let Some(wait) = self.cools_down(now, self.policy.cooldown) {
+                        return Some(Err(RefreshError::TooSoon { wait }));
+                    }
+                }
+                (Knows::Generation(_), _) => {
+                    if self.cools_down(now, self.policy.cooldown * UNFOUNDED).is_some() {
+                        return Some(Ok(Arc::clone(current)));
+                    }
+                }
+            }
+        }
+        let (failure, until) = self.streak.last.as_ref()?;
+        let wait = until.checked_sub(now.mono).filter(|wait| !wait.is_zero())?;
+        Some(Err(failure.clone().again_in(wait)))
+    }
+
+    /// What is left of a cooldown of this length.
+    fn cools_down(&self, now: Now, cooldown: Duration) -> Option<Duration> {
+        let left = cooldown.checked_sub(now.since(self.succeeded?))?;
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Somebody saw the current value refused. Unless a request of ours may have replaced it,
+    /// another system's has; told once for each value.
+    fn note_refused(&mut self, now: Now, current: &Published, effects: &mut Vec<Effect>) {
+        let generation = current.record.generation;
+        if current.in_doubt_since.is_none() && self.refused != Some(generation) {
+            self.refused = Some(generation);
+            let age = self.succeeded.map_or(Duration::ZERO, |succeeded| now.since(succeeded));
+            effects.push(Effect::Report(Report::Foreign { generation, age }));
+        }
     }
 
     fn fetch(&mut self, now: Now, healed: bool, effects: &mut Vec<Effect>) {
         self.phase = Phase::Fetching { sent: now, healed };
+        let asked_for_new = self.waiters.iter().any(|w| w.purpose == Purpose::ForcedNew);
+        let asked_for = self.waiters.iter().all(|w| w.purpose == Purpose::Forced);
+        let purpose = if asked_for_new {
+            Purpose::ForcedNew
+        } else if asked_for && !self.waiters.is_empty() && self.due_at(now) > now.mono {
+            Purpose::Forced
+        } else {
+            Purpose::Scheduled
+        };
         // From here on the upstream may replace the value at any moment, so that the promise shrinks
         // before the request is sent. An earlier doubt goes on.
         if self.policy.promised_overlap().is_some()
@@ -302,7 +378,7 @@ impl Machine {
         {
             self.publish(doubted(current, Some(now)), effects);
         }
-        effects.push(Effect::Fetch);
+        effects.push(Effect::Fetch(purpose));
     }
 
     fn publish(&mut self, published: Published, effects: &mut Vec<Effect>) {
@@ -334,11 +410,11 @@ impl Machine {
             Err(error)
                 if error.class() == FailureClass::DependencyInvalid
                     && !healed
-                    && now.mono >= self.no_healing_before =>
+                    && now.mono >= self.streak.no_healing_before =>
             {
                 self.phase = Phase::Healing;
-                self.no_healing_before = now.mono + heal_wait(self.heals);
-                self.heals += 1;
+                self.streak.no_healing_before = now.mono + schedule::heal_wait(self.streak.heals);
+                self.streak.heals += 1;
                 self.undoubt(sent, effects);
                 effects.push(Effect::Report(Report::Healing));
                 effects.push(Effect::HealDependencies);
@@ -348,41 +424,38 @@ impl Machine {
     }
 
     fn succeeded(&mut self, now: Now, sent: Now, fetched: Fetched, effects: &mut Vec<Effect>) {
-        let before = self.current.as_ref().map(|current| &current.record);
-        let same = before.filter(|record| record.value == fetched.value);
-        let generation = match (same, self.generation) {
-            (Some(record), _) => record.generation,
-            (None, Some(generation)) => generation.next(),
-            (None, None) => Generation::first(now),
+        if let Some(upstream_time) = fetched.upstream_time {
+            effects.extend(Report::clock_off(upstream_time, now).map(Effect::Report));
+        }
+        let before = Before {
+            record: self.current.as_ref().map(|current| &current.record),
+            generation: self.generation,
         };
-        let record = TokenRecord {
-            first_seen: same.map_or(sent.wall, |record| record.first_seen),
-            value: fetched.value,
-            // From when the request was sent: the upstream began to count before we had its answer.
-            fetched_at: sent.wall,
-            expires_at: sent.wall + fetched.expires_in,
-            generation,
-            identity: self.identity,
-        };
+        let (record, changed) =
+            life::record_of(&self.policy, self.identity, &before, fetched, sent, now);
+        let lifetime = record.lifetime();
+        let published = life::published(&self.policy, record, lifetime, sent, &mut self.jitter);
         effects.push(Effect::Report(Report::Renewed {
-            generation,
-            lifetime: fetched.expires_in,
-            changed: same.is_none(),
-            after_failures: std::mem::take(&mut self.failures),
+            generation: published.record.generation,
+            lifetime,
+            changed,
+            after_failures: self.streak.failures,
         }));
-        self.generation = Some(generation);
+        let heals = std::mem::take(&mut self.streak).no_healing_before;
+        // Whether the healing helped is known; the next one is still not before its time.
+        self.streak.no_healing_before = heals;
+        self.generation = Some(published.record.generation);
         self.succeeded = Some(now);
-        self.heals = 0;
-        self.not_before = now.mono + MIN_GAP;
-        let published = Arc::new(Published {
-            ends_mono: sent.mono + fetched.expires_in,
-            lead: self.policy.lead(fetched.expires_in),
-            overlap: self.policy.promised_overlap(),
-            in_doubt_since: None,
-            record,
-        });
+        let left = published.life_left(now).unwrap_or(Duration::ZERO);
+        self.unchanged = if !changed && left <= published.lead { self.unchanged + 1 } else { 0 };
+        self.not_before = now.mono
+            + match self.unchanged {
+                0 => MIN_GAP,
+                unchanged => life::poll_wait(&self.policy, &published.record, unchanged),
+            };
         // Durable, then visible, then answered: what a client has seen must survive a crash, or the
         // restart would serve the value before, which the upstream is about to drop.
+        let published = Arc::new(published);
         self.phase = Phase::Storing(Arc::clone(&published));
         effects.push(Effect::Store(published));
     }
@@ -408,7 +481,14 @@ impl Machine {
             }
             Err(error) => {
                 let tries = self.unsaved.as_ref().map_or(0, |unsaved| unsaved.tries) + 1;
-                let retry_in = retry_wait(FailureClass::Transient, tries, &mut self.jitter);
+                let failed = Failed {
+                    class: FailureClass::Transient,
+                    wait: None,
+                    streak: tries,
+                    hard_streak: 0,
+                    calm: Duration::MAX,
+                };
+                let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
                 self.unsaved = Some(Unsaved { tries, retry_at: now.mono + retry_in });
                 effects.push(Effect::Report(Report::NotOnDisk { error, retry_in }));
             }
@@ -425,7 +505,7 @@ impl Machine {
             Ok(()) if !self.draining => self.fetch(now, true, effects),
             Ok(()) => {}
             Err(error) => {
-                self.count_failure(now, FailureClass::DependencyInvalid);
+                self.count_failure(now, FailureClass::DependencyInvalid, None, error.clone());
                 self.answer_all(now, Some(&error), effects);
             }
         }
@@ -435,21 +515,52 @@ impl Machine {
         if !error.may_have_replaced() {
             self.undoubt(sent, effects);
         }
-        let retry_in = self.count_failure(now, error.class());
-        self.lacks_dependency = error.class() == FailureClass::DependencyAbsent;
-        let told = RefreshError::Failed(error.to_string().into());
-        effects.push(Effect::Report(Report::Failed { error, streak: self.failures, retry_in }));
+        let (class, wait) = (error.class(), error.wait());
+        self.lacks_dependency = class == FailureClass::DependencyAbsent;
+        let told = RefreshError::Failed { what: error.to_string().into(), wait: None };
+        let retry_in = self.count_failure(now, class, wait, told.clone());
+        let told = match (wait, schedule::forced_wait(class, self.streak.failures)) {
+            (Some(wait), _) => told.again_in(wait),
+            (None, None) => told.again_in(retry_in),
+            (None, Some(_)) => told,
+        };
+        let streak = self.streak.failures;
+        effects.push(Effect::Report(Report::Failed { error, streak, retry_in }));
         self.answer_all(now, Some(&told), effects);
     }
 
-    fn count_failure(&mut self, now: Now, class: FailureClass) -> Duration {
-        if class != FailureClass::DependencyAbsent {
-            // Nothing was sent, so nothing failed.
-            self.failures = self.failures.saturating_add(1);
+    /// Enters a failure into the streak; how long until the schedule's next attempt.
+    fn count_failure(
+        &mut self,
+        now: Now,
+        class: FailureClass,
+        wait: Option<Duration>,
+        told: RefreshError,
+    ) -> Duration {
+        let nothing_sent = matches!(class, FailureClass::DependencyAbsent | FailureClass::Reserved);
+        let calm = self.calm(now);
+        if !nothing_sent {
+            self.streak.failures = self.streak.failures.saturating_add(1);
+            self.streak.hard = if calm.is_zero() { self.streak.hard.saturating_add(1) } else { 0 };
         }
-        let retry_in = retry_wait(class, self.failures, &mut self.jitter);
-        self.not_before = now.mono + retry_in;
+        let (streak, hard_streak) = (self.streak.failures, self.streak.hard);
+        let failed = Failed { class, wait, streak, hard_streak, calm };
+        let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
+        let forced_in = schedule::forced_wait(class, streak).unwrap_or(retry_in);
+        self.streak.last = Some((told, now.mono + forced_in));
+        if class != FailureClass::Reserved {
+            // What a client was refused says nothing of the schedule.
+            self.not_before = now.mono + retry_in;
+        }
         retry_in
+    }
+
+    /// How long until the last window of the token's life begins; zero in it, or without a token.
+    fn calm(&self, now: Now) -> Duration {
+        self.live(now).map_or(Duration::ZERO, |current| {
+            let left = current.life_left(now).unwrap_or(Duration::ZERO);
+            left.saturating_sub(life::must_lead(&self.policy, &current.record))
+        })
     }
 
     /// Takes back the doubt that the request sent at `sent` raised; one raised before it stays.
@@ -466,9 +577,13 @@ impl Machine {
     fn answer_all(&mut self, now: Now, failure: Option<&RefreshError>, effects: &mut Vec<Effect>) {
         for waiter in std::mem::take(&mut self.waiters) {
             let answer = match (self.live(now), failure) {
-                (Some(current), None) => Ok(Arc::clone(current)),
-                (Some(current), Some(_)) if is_news(current, &waiter) => Ok(Arc::clone(current)),
+                (Some(current), _) if is_news(current, &waiter) => Ok(Arc::clone(current)),
                 (_, Some(failure)) => Err(failure.clone()),
+                // The upstream stands by a value that was seen refused: say so, never the value.
+                (Some(current), None) => match waiter.knows {
+                    Knows::Refused(_) => Err(RefreshError::Unchanged),
+                    Knows::Generation(_) => Ok(Arc::clone(current)),
+                },
                 (None, None) => Err(RefreshError::Lost),
             };
             effects.push(Effect::Answer(waiter.id, answer));
@@ -476,9 +591,12 @@ impl Machine {
     }
 }
 
-/// Whether `current` is newer than what the waiter knows.
+/// Whether `current` is news to the waiter.
 fn is_news(current: &Published, waiter: &Waiter) -> bool {
-    waiter.newer_than.is_none_or(|known| current.record.generation > known)
+    match &waiter.knows {
+        Knows::Generation(known) => known.is_none_or(|known| current.record.generation > known),
+        Knows::Refused(refused) => !refused.is(&current.record.value),
+    }
 }
 
 fn doubted(current: &Published, since: Option<Now>) -> Published {

@@ -1,7 +1,7 @@
 //! What is answered, byte for byte.
 
 use super::*;
-use crate::refresh::RefreshError;
+use crate::refresh::{RefreshError, Refused, Wish};
 
 const JSON: &str = "application/json; charset=UTF-8";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -18,13 +18,16 @@ async fn server() -> TestServer {
     for (name, mut queue) in NAMES.into_iter().zip(std::mem::take(&mut server.queues)) {
         tokio::spawn(async move {
             while let Some(request) = queue.recv().await {
-                let (known, answer) = match name {
-                    "access_token" => (Some(7), Ok(("NEW", 6_900, 8))),
-                    "公众号" => (Some(8), Ok(("a\"", 300, 8))),
-                    "ended" => (None, Ok(("X", 0, 10))),
-                    _ => (None, Err(RefreshError::Failed("40164: \"1.2.3.4\" 不在".into()))),
+                let answer = match name {
+                    "access_token" => Ok(("NEW", 6_900, 8)),
+                    "公众号" => Ok(("a\"", 300, 8)),
+                    "ended" => Ok(("X", 0, 10)),
+                    _ => Err(RefreshError::Failed {
+                        what: "40164: \"1.2.3.4\" 不在".into(),
+                        wait: None,
+                    }),
                 };
-                assert_eq!(request.newer_than, known.map(Generation), "{name}");
+                assert_eq!(request.wish, Wish::Any { force: false }, "{name}");
                 let answer = answer.map(|(value, life, generation)| {
                     Arc::new(published(value, now, Duration::from_secs(life), generation))
                 });
@@ -185,4 +188,37 @@ async fn a_forced_refresh_while_the_server_goes_down_says_so() {
     server.queues.clear();
     let answer = server.get("/wechat/token/forcerefresh?type=ticket&secret=k3y").await;
     assert_eq!(answer.body, r#"{"errmsg": "the server is shutting down"}"#);
+}
+
+#[tokio::test]
+async fn a_client_may_say_what_was_refused_and_force_a_new_one() {
+    let mut server = TestServer::patient().await;
+    let mut queue = std::mem::take(&mut server.queues).swap_remove(0);
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let other = |text: &str, force| Wish::Other { refused: Refused::parse(text), force };
+    for (parameters, wish) in [
+        ("", Wish::Any { force: false }),
+        ("&stale=", Wish::Any { force: false }),
+        ("&force=1", Wish::Any { force: true }),
+        ("&force=yes", Wish::Any { force: false }),
+        ("&stale=old&stale=A-b_C.1", other("A-b_C.1", false)),
+        (&format!("&stale={digest}&force=1"), other("abc", true)),
+    ] {
+        let target = format!("/wechat/token/forcerefresh?type=access_token&secret=k3y{parameters}");
+        let asking = server.get(&target);
+        let serving = async {
+            let request = queue.recv().await.unwrap();
+            match (request.wish, wish) {
+                // The digest stands for the value.
+                (Wish::Other { force, .. }, Wish::Other { force: wished, .. }) => {
+                    assert_eq!(force, wished);
+                }
+                (got, wished) => assert_eq!(got, wished, "{parameters}"),
+            }
+            let wait = Duration::from_millis(12_001);
+            request.reply.send(Err(RefreshError::TooSoon { wait })).unwrap();
+        };
+        let (answer, ()) = tokio::join!(asking, serving);
+        assert!(answer.body.contains("still refused in 13 seconds"), "{answer:?}");
+    }
 }

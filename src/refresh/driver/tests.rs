@@ -9,7 +9,9 @@ use std::time::SystemTime;
 use super::*;
 use crate::clock::{Clock, Now, SystemClock};
 use crate::config::{self, Environment};
+use crate::refresh::handle::Refused;
 use crate::refresh::queue;
+use crate::refresh::report::Report;
 use crate::sandbox::{Account, Caller, Model, Settings};
 use crate::snapshot::snapshot;
 use crate::source::{FailureClass, Fetched};
@@ -105,6 +107,10 @@ impl RecordStore for MemoryStore {
         self.records.lock().unwrap().push((name.clone(), record.clone()));
         Ok(())
     }
+
+    async fn put_calls(&self, _: &crate::account::Account, _: Calls) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A clock whose wall can be stepped.
@@ -137,6 +143,11 @@ const TWO: &str = r#"(token_sources: {
     "card": (url: "https://h/c", args: {"access_token": "{{access_token}}"}),
 })"#;
 
+fn source_of(config: &str) -> TokenSource {
+    let config = config::parse(config, Path::new("c.ron"), &Environment::default()).unwrap();
+    config.sources[0].clone()
+}
+
 fn world<const N: usize>(config: &str, scripts: [(&'static str, Vec<Step>); N]) -> World {
     restored(config, scripts, |_, _| None)
 }
@@ -168,12 +179,14 @@ fn restored<const N: usize>(
         clock: stepped,
         drain: Drain::new(),
     };
+    let shared = Shared::new([]);
     for ((source, publisher), queue) in config.sources.iter().zip(publishers).zip(queues) {
         let tools = Tools {
             upstream: Arc::clone(&world.upstream),
             store: world.store.clone(),
             reader: world.reader.clone(),
             refresh: world.refresh.clone(),
+            shared: Arc::clone(&shared),
             clock: Arc::clone(&clock),
             drain: world.drain.clone(),
         };
@@ -198,6 +211,14 @@ impl World {
         Some(self.reader.live(name, self.clock.now())?.record().generation)
     }
 
+    /// Whether the source was fetched at the start and then each time in the window in which a
+    /// two-hour token is due: ten minutes before its end, put off by a quarter of that at most.
+    fn assert_renewed(&self, name: &str, times: usize) {
+        let gaps = self.gaps(name);
+        assert_eq!(gaps.len(), times, "{gaps:?}");
+        assert!(gaps.iter().all(|gap| (6_599.0..6_752.0).contains(gap)), "{gaps:?}");
+    }
+
     /// The whole seconds at which a source was fetched.
     fn fetched_at(&self, name: &str) -> Vec<u64> {
         let calls = self.upstream.calls.lock().unwrap();
@@ -214,8 +235,14 @@ impl World {
         at.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
+    /// Says that the current token was refused.
     async fn force(&self, name: &str) -> Result<String, RefreshError> {
-        let published = self.refresh.refresh(name, self.generation(name)).await?;
+        let refused = self.value(name).unwrap_or_default();
+        self.ask(name, Wish::Other { refused: Refused::parse(&refused), force: false }).await
+    }
+
+    async fn ask(&self, name: &str, wish: Wish) -> Result<String, RefreshError> {
+        let published = self.refresh.ask(name, wish).await?;
         Ok(published.record.value.expose().to_owned())
     }
 
@@ -232,9 +259,12 @@ async fn seconds(seconds: u64) {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_renewed_ten_minutes_ahead_three_times_in_a_row() {
     let world = world(ONE, []);
-    seconds(3 * 6_600 + 60).await;
-    assert_eq!(world.fetched_at("access_token"), [0, 6_600, 13_200, 19_800]);
-    assert_eq!(world.value("access_token").unwrap(), "access_token-3");
+    for n in 1..=3 {
+        world.changed("access_token").await;
+        assert_eq!(world.value("access_token").unwrap(), format!("access_token-{}", n - 1));
+    }
+    world.changed("access_token").await;
+    world.assert_renewed("access_token", 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,8 +274,9 @@ async fn the_life_counts_from_the_request_not_from_the_answer() {
     seconds(10).await;
     let life = world.reader.live("access_token", world.clock.now()).unwrap();
     assert_eq!(life.record().ttl(world.clock.now().wall), Some(Duration::from_secs(90)));
-    seconds(80).await;
-    assert_eq!(world.fetched_at("access_token"), [0, 75]);
+    world.changed("access_token").await;
+    let due = world.fetched_at("access_token")[1];
+    assert!((75..=82).contains(&due), "{due}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,23 +289,29 @@ async fn tokens_of_twenty_seconds_are_served_without_a_gap() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let fetches = world.fetched_at("access_token").len();
-    assert!((40..=42).contains(&fetches), "{fetches} fetches in 600 s");
+    assert!((36..=42).contains(&fetches), "{fetches} fetches in 600 s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_retried_ever_more_slowly_and_the_old_token_is_served() {
+async fn failures_are_retried_ever_more_slowly_and_hard_in_the_last_window() {
     let mut steps = vec![Step::Give(2 * HOUR, Duration::ZERO)];
-    steps.extend(vec![Step::Fail(FetchError::Status(502)); 10]);
+    steps.extend(vec![Step::Fail(FetchError::Status(502)); 200]);
     let world = world(ONE, [("access_token", steps)]);
-    seconds(6_600 + 240).await;
+    seconds(2 * HOUR - 1).await;
     assert_eq!(world.value("access_token").unwrap(), "access_token-0");
     let gaps = &world.gaps("access_token")[1..];
-    for (gap, longest) in gaps.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]) {
+    for (gap, longest) in gaps.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]) {
         assert!(*gap <= longest + 0.01 && *gap >= longest * 0.8 - 0.01, "{gaps:?}");
     }
-    assert!(gaps.len() >= 7, "{gaps:?}");
-    seconds(180).await;
-    assert_eq!(world.value("access_token").unwrap(), "access_token-1");
+    // From two minutes before the end: every five seconds, twenty-four times.
+    let times = world.fetched_at("access_token");
+    let hard = times.iter().filter(|at| **at >= 2 * HOUR - 121).count();
+    assert!((20..=32).contains(&hard), "{hard} attempts in the last two minutes: {times:?}");
+    // And without end, but as in an outage.
+    seconds(HOUR).await;
+    assert_eq!(world.value("access_token"), None);
+    let dead = world.fetched_at("access_token").iter().filter(|at| **at > 2 * HOUR).count();
+    assert!((55..=90).contains(&dead), "{dead} attempts in an hour without a token");
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,12 +349,12 @@ async fn one_failing_source_does_not_stop_another() {
 async fn a_stream_of_satisfied_requests_does_not_move_the_renewal() {
     let world = world(ONE, []);
     world.changed("access_token").await;
-    while world.now() < Duration::from_secs(6_700) {
-        // It knows of no token, so the current one satisfies it at once.
-        world.refresh.refresh("access_token", None).await.unwrap();
+    let older = Wish::Other { refused: Refused::parse("older"), force: false };
+    while world.now() < Duration::from_secs(6_800) {
+        world.ask("access_token", older).await.unwrap();
         seconds(1).await;
     }
-    assert_eq!(world.fetched_at("access_token"), [0, 6_600]);
+    world.assert_renewed("access_token", 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,14 +374,37 @@ async fn two_hundred_askers_share_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_the_cooldown_the_current_token_is_the_answer() {
+async fn within_the_cooldown_a_refused_token_is_not_answered_again() {
     let world = world(ONE, []);
     world.changed("access_token").await;
     seconds(29).await;
-    assert_eq!(world.force("access_token").await.unwrap(), "access_token-0");
+    let told = world.force("access_token").await.unwrap_err();
+    let wait = Duration::from_secs(1);
+    assert_eq!(told, RefreshError::TooSoon { wait });
+    assert!(!told.to_string().contains("access_token-0"));
     seconds(1).await;
     assert_eq!(world.force("access_token").await.unwrap(), "access_token-1");
     assert_eq!(world.fetched_at("access_token"), [0, 30]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_say_what_was_refused_has_a_cooldown_ten_times_as_long() {
+    let world = world(ONE, []);
+    world.changed("access_token").await;
+    let any = Wish::Any { force: false };
+    seconds(299).await;
+    assert_eq!(world.ask("access_token", any).await.unwrap(), "access_token-0");
+    seconds(1).await;
+    assert_eq!(world.ask("access_token", any).await.unwrap(), "access_token-1");
+    assert_eq!(world.fetched_at("access_token"), [0, 300]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cooldown_survives_a_restart() {
+    let world = restored(ONE, [], |source, now| Some(record(source, now, 10, 7_200)));
+    let told = world.force("access_token").await.unwrap_err();
+    assert_eq!(told, RefreshError::TooSoon { wait: Duration::from_secs(20) });
+    assert_eq!(world.fetched_at("access_token"), [0; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +417,107 @@ async fn a_failed_forced_refresh_says_why_keeps_the_token_and_may_be_forced_agai
     let told = world.force("access_token").await.unwrap_err();
     assert_eq!(told.to_string(), "the upstream answered errcode 40164");
     assert_eq!(world.value("access_token").unwrap(), "access_token-0");
+    // The failure is shared for a second; then the operator may have mended it.
+    let told = world.force("access_token").await.unwrap_err();
+    assert!(told.to_string().ends_with("try again in 1 seconds"), "{told}");
+    seconds(1).await;
     assert_eq!(world.force("access_token").await.unwrap(), "access_token-1");
+    assert_eq!(world.fetched_at("access_token"), [0, 60, 61]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_quota_is_not_tried_again_before_the_next_beijing_day() {
+    let steps = vec![Step::Give(2 * HOUR, Duration::ZERO), errcode(45011, FailureClass::Throttled)];
+    let world = world(ONE, [("access_token", steps)]);
+    world.changed("access_token").await;
+    seconds(60).await;
+    for _ in 0..10 {
+        let told = world.force("access_token").await.unwrap_err();
+        assert!(told.to_string().contains("try again in"), "{told}");
+        seconds(4).await;
+    }
+    assert_eq!(world.fetched_at("access_token"), [0, 60]);
+    seconds(25).await;
+    assert!(world.force("access_token").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_ask_in_a_loop_cannot_spend_the_day() {
+    let text = r#"(token_sources: {"access_token": (url: "https://h/cgi-bin/token")})"#;
+    let world = world(text, []);
+    world.changed("access_token").await;
+    let end = world.now() + Duration::from_secs(24 * HOUR);
+    while world.now() < end {
+        let _ = world.force("access_token").await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    // 2000 a day, of which the schedule keeps a fifth. The day begins at 16:00 in Beijing: eight hours
+    // of one fetch in 30 s, then sixteen hours that would have 1920 of them.
+    let fetches = world.fetched_at("access_token").len();
+    assert!((2_400..=2_600).contains(&fetches), "{fetches}");
+    assert!(world.value("access_token").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sticky_token_is_renewed_in_its_last_window_and_forced_on_demand_only() {
+    let text = r#"(token_sources: {"access_token": (url: "https://h/cgi-bin/stable_token", rotation: Sticky(window: "5m"))})"#;
+    let sticky = |left| Step::Same("same", left);
+    let world = world(
+        text,
+        [("access_token", vec![sticky(7_200), sticky(7_140), sticky(280), sticky(270)])],
+    );
+    world.changed("access_token").await;
+    seconds(60).await;
+    // Refused, and the upstream stands by it: said, not answered.
+    assert_eq!(world.force("access_token").await, Err(RefreshError::Unchanged));
+    // Unchanged in the window: asked again soon, but not in a loop.
+    world.changed("access_token").await;
+    let times = world.fetched_at("access_token");
+    assert!((6_905..=6_980).contains(&times[2]), "{times:?}");
+    assert!(times.len() == 5 && times[4] - times[2] <= 12 && times[3] > times[2], "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nominal_life_counts_from_first_sight_and_has_no_gap() {
+    let text = r#"(token_sources: {"ticket": (url: "https://h/cgi-bin/ticket/getticket", rotation: Nominal)})"#;
+    // Ten polls in the last minutes and eight beyond the end bring the same, then there is a new one.
+    let world = world(text, [("ticket", vec![Step::Same("same", 7_200); 18])]);
+    world.changed("ticket").await;
+    let first = world.generation("ticket").unwrap();
+    while world.generation("ticket").unwrap_or(first) == first {
+        assert!(world.value("ticket").is_some(), "a gap at {:?}", world.now());
+        let live = world.reader.live("ticket", world.clock.now()).unwrap();
+        assert!(
+            live.promised_life()
+                <= Duration::from_secs(7_200) - world.now().min(Duration::from_secs(6_900))
+        );
+        drop(live);
+        seconds(1).await;
+    }
+    let gaps = &world.gaps("ticket")[1..];
+    assert!(gaps.iter().all(|gap| (59.9..=61.0).contains(gap)), "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_fetch_is_told_once_for_each_token() {
+    let world = world(ONE, []);
+    world.changed("access_token").await;
+    seconds(60).await;
+    let refused = Refused::parse("access_token-0");
+    let wish = Wish::Other { refused, force: false };
+    let mut machine = new_machine(&source_of(ONE), &(Arc::clone(&world.clock) as SharedClock));
+    let now = world.clock.now();
+    machine.restore(now, record(&source_of(ONE), now, 600, 7_200));
+    let kept = Wish::Other { refused: Refused::parse("kept"), force: false };
+    let told = |machine: &mut Machine| {
+        let effects = machine.on(now, Event::Asked(WaiterId(0), kept));
+        effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::Report(Report::Foreign { .. })))
+            .count()
+    };
+    assert_eq!((told(&mut machine), told(&mut machine)), (1, 0));
+    assert_eq!(world.ask("access_token", wish).await.unwrap(), "access_token-1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,9 +531,8 @@ async fn who_knows_an_older_token_is_satisfied_during_a_failing_attempt() {
         async move { world.force("access_token").await }
     });
     seconds(1).await;
-    let older = Generation(world.generation("access_token").unwrap().0 - 1);
-    let satisfied = world.refresh.refresh("access_token", Some(older)).await.unwrap();
-    assert_eq!(satisfied.record.value.expose(), "access_token-0");
+    let older = Wish::Other { refused: Refused::parse("older"), force: false };
+    assert_eq!(world.ask("access_token", older).await.unwrap(), "access_token-0");
     let told = failing.await.unwrap().unwrap_err();
     assert_eq!(told.to_string(), "the upstream did not answer in time");
 }
@@ -434,8 +593,9 @@ async fn a_restart_serves_the_kept_token_and_makes_no_fetch_while_it_is_good() {
     assert_eq!(world.value("access_token").unwrap(), "kept");
     seconds(5_590).await;
     assert_eq!(world.fetched_at("access_token"), [0; 0]);
-    seconds(20).await;
-    assert_eq!(world.fetched_at("access_token"), [5_600]);
+    world.changed("access_token").await;
+    let due = world.fetched_at("access_token")[0];
+    assert!((5_600..=5_750).contains(&due), "{due}");
     assert_eq!(world.generation("access_token"), Some(Generation(78)));
 }
 
@@ -461,18 +621,16 @@ async fn what_has_ended_or_belongs_to_another_source_is_not_served_after_a_resta
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_was_set_back_does_not_lengthen_a_kept_life() {
+async fn a_record_from_the_future_is_not_served() {
+    // The clock is a day behind what it was: nothing is known of the record's age.
     let world = restored(ONE, [], |source, now| {
-        // Fetched a day in the future, as it seems.
-        Some(TokenRecord {
-            expires_at: now.wall + Duration::from_secs(24 * HOUR + 7_200),
-            fetched_at: now.wall + Duration::from_secs(24 * HOUR),
-            ..record(source, now, 0, 0)
-        })
+        let ahead = now.after(Duration::from_secs(24 * HOUR));
+        Some(record(source, ahead, 0, 7_200))
     });
-    assert_eq!(world.value("access_token").unwrap(), "kept");
-    seconds(6_601).await;
-    assert_eq!(world.fetched_at("access_token"), [6_600]);
+    assert_eq!(world.value("access_token"), None);
+    world.changed("access_token").await;
+    assert_eq!(world.generation("access_token"), Some(Generation(78)));
+    assert_eq!(world.fetched_at("access_token"), [0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -502,12 +660,13 @@ async fn a_refused_dependency_is_renewed_once_however_many_dependents_complain()
     let refused = || vec![good.clone(), errcode(40001, FailureClass::DependencyInvalid)];
     let world = world(TWO, [("ticket", refused()), ("card", refused())]);
     world.changed("card").await;
-    seconds(6_605).await;
-    // Their renewals (and the token's own, just before) were due at the same time.
+    // Both complain of the same token: the first renewal of it serves both.
+    seconds(60).await;
+    let (ticket, card) = tokio::join!(world.force("ticket"), world.force("card"));
+    assert!(ticket.is_ok() && card.is_ok());
     assert_eq!(world.fetched_at("ticket").len(), 3);
     assert_eq!(world.fetched_at("card").len(), 3);
-    let token = world.fetched_at("access_token").len();
-    assert!(token <= 3, "{token} fetches of the token");
+    assert_eq!(world.fetched_at("access_token").len(), 2);
     assert!(world.value("ticket").is_some() && world.value("card").is_some());
 }
 
@@ -568,7 +727,8 @@ async fn a_life_that_is_over_on_arrival_is_a_failure_not_a_loop() {
     let steps = vec![Step::Give(1, Duration::from_secs(2)); 100];
     let world = world(ONE, [("access_token", steps)]);
     seconds(300).await;
-    assert!(world.fetched_at("access_token").len() < 13);
+    // Tried hard for two minutes, then as in an outage.
+    assert!(world.fetched_at("access_token").len() < 45);
 }
 
 #[tokio::test(start_paused = true)]
@@ -633,6 +793,7 @@ async fn no_promise_is_broken_over_ten_rotations_of_short_tokens() {
         store: MemoryStore::default(),
         reader: reader.clone(),
         refresh,
+        shared: Shared::new([]),
         clock: Arc::clone(&clock),
         drain: Drain::new(),
     };
@@ -664,7 +825,7 @@ async fn no_promise_is_broken_over_ten_rotations_of_short_tokens() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let elapsed = clock.now().mono.as_secs();
-    assert!((360..=372).contains(&elapsed), "ten rotations of 36 s took {elapsed} s");
+    assert!((360..=402).contains(&elapsed), "ten rotations of 36 to 39 s took {elapsed} s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -676,11 +837,13 @@ async fn a_drain_lets_the_fetch_under_way_finish_and_be_stored() {
     assert!(world.drain.finished(Duration::from_secs(10)).await);
     assert_eq!(world.now(), Duration::from_secs(3));
     assert_eq!(world.store.records.lock().unwrap().len(), 1);
-    assert_eq!(world.refresh.refresh("access_token", None).await, Err(RefreshError::Draining));
+    let any = Wish::Any { force: false };
+    assert_eq!(world.ask("access_token", any).await, Err(RefreshError::Draining));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_source_is_refused() {
     let world = world(ONE, []);
-    assert_eq!(world.refresh.refresh("nope", None).await, Err(RefreshError::UnknownSource));
+    let any = Wish::Any { force: false };
+    assert_eq!(world.ask("nope", any).await, Err(RefreshError::UnknownSource));
 }

@@ -1,0 +1,23 @@
+//! The vocabulary of quotas: whose calls of what, and how many. No I/O, no clock.
+
+/// Whose calls of what.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Account {
+    /// The account: an appid, a corpid …
+    pub name: String,
+    /// The endpoint: the path of the address.
+    pub endpoint: String,
+}
+
+/// The calls of one account and endpoint in one Beijing day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Days since the Unix epoch, in Beijing.
+    pub day: u64,
+    /// All calls of the day.
+    pub made: u32,
+    /// Those that asked for a new value although the old one was good.
+    pub forced_new: u32,
+    /// When the last of those was, in Unix seconds.
+    pub last_forced_new: u64,
+}
