@@ -20,4 +20,8 @@ pub struct Calls {
     pub forced_new: u32,
     /// When the last of those was, in Unix seconds.
     pub last_forced_new: u64,
+    /// When a request was sent that may replace the token, and whose outcome is not known yet, in
+    /// Unix milliseconds; 0 where there is none. It survives a crash, so that the next process knows
+    /// that the kept token may be dead.
+    pub unsettled_since: u64,
 }

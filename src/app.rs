@@ -28,6 +28,10 @@ use crate::token::{Secret, SourceName, TokenRecord};
 /// is being replaced.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
+/// the upstream.
+const OWN_DESCRIPTORS: usize = 192;
+
 /// Why a server could not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -91,8 +95,8 @@ pub struct Server {
 /// # Errors
 /// See [`StartError`]. An upstream or a disk that does not work is not one: the server starts, and
 /// says so.
-pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartError> {
-    raise_descriptor_limit();
+pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, StartError> {
+    share_descriptors(&mut config);
     let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
     let dir = config.store.path.clone();
     let (token_store, restored, closing) = in_blocking({
@@ -161,14 +165,16 @@ impl Server {
     /// all of it was finished.
     pub async fn stop(self) -> bool {
         self.drain.begin();
-        let finished = self.drain.finished(self.grace_period).await;
+        let all = async {
+            self.drain.finished().await;
+            // The tasks have dropped the store: its thread ends with the last write.
+            in_blocking(|| self.store.wait()).await;
+        };
+        let finished = tokio::time::timeout(self.grace_period, all).await.is_ok();
         if !finished {
             tracing::warn!(grace_period = ?self.grace_period, "not everything in flight could be finished");
-            // The tasks that are left hold the store; the process is about to end, which lets go of it.
-            return false;
         }
-        in_blocking(|| self.store.wait()).await;
-        true
+        finished
     }
 }
 
@@ -215,10 +221,31 @@ async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secr
     }))
 }
 
-/// Each connection takes a descriptor, and the default soft limit is a small one.
-fn raise_descriptor_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => tracing::debug!(limit, "descriptors"),
-        Err(error) => tracing::warn!(%error, "the limit on open descriptors cannot be raised"),
+/// Each connection takes a descriptor, and the default soft limit is a small one. Where even the hard
+/// one is too small for both listeners, they share what there is: connections to one must not keep
+/// the other, or the upstream, from having any.
+fn share_descriptors(config: &mut Config) {
+    let limit = match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open descriptors cannot be raised");
+            return;
+        }
+    };
+    let http = &mut config.http.max_connections;
+    let mut none = 0;
+    let resp = config.resp.as_mut().map_or(&mut none, |resp| &mut resp.max_connections);
+    let wanted = *http + *resp;
+    let there_are = limit.saturating_sub(OWN_DESCRIPTORS).max(2);
+    if wanted > there_are {
+        *http = (*http * there_are / wanted).max(1);
+        *resp = *resp * there_are / wanted;
+        tracing::warn!(
+            descriptors = limit,
+            http = *http,
+            resp = *resp,
+            "max_connections is more than the limit on descriptors (ulimit -n, LimitNOFILE) allows; \
+             these are served at most"
+        );
     }
 }

@@ -18,7 +18,7 @@ use crate::sandbox::Fault;
 #[command(name = "wechat-token-server", version, about, long_about, disable_help_subcommand = true)]
 pub struct Cli {
     /// The config file.
-    #[arg(long, short, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    #[arg(long, short, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     pub config: PathBuf,
 
     /// What to do.

@@ -23,7 +23,8 @@ const EX_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let environment = Environment::of_process();
-    let directives = environment.get("RUST_LOG");
+    // Set but empty means unset, as elsewhere.
+    let directives = environment.get("RUST_LOG").filter(|directives| !directives.trim().is_empty());
     if let Some(Command::Sandbox(args)) = cli.command {
         return match logging::start(&LogConfig::default(), directives) {
             Ok(()) => with_runtime(play(args)),
@@ -48,7 +49,12 @@ fn main() -> ExitCode {
 
 fn with_runtime(run: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(run),
+        Ok(runtime) => {
+            let code = runtime.block_on(run);
+            // A disk that hangs must not keep the process: what it holds is lost either way.
+            runtime.shutdown_background();
+            code
+        }
         Err(error) => fail(EX_OSERR, format!("the runtime cannot start: {error}")),
     }
 }
@@ -58,7 +64,16 @@ async fn serve(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
     };
-    let server = match app::start(config, SystemClock::shared()).await {
+    tokio::pin!(signals);
+    let started = tokio::select! {
+        started = app::start(config, SystemClock::shared()) => started,
+        // Nothing is served yet, so there is nothing to finish.
+        signal = &mut signals => {
+            tracing::info!(signal, "stopped before it could serve");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let server = match started {
         Ok(server) => server,
         Err(error) => {
             let code = match error {
@@ -69,7 +84,9 @@ async fn serve(config: Config) -> ExitCode {
             return fail(code, error);
         }
     };
-    tracing::info!(signal = signals.await, "stopping");
+    // Awaited outside the line: a line below the level evaluates nothing.
+    let signal = signals.await;
+    tracing::info!(signal, "stopping");
     ended(server.stop().await)
 }
 

@@ -1,7 +1,5 @@
 //! Going down in order: the signal, the drain that every room watches, the grace period.
 
-use std::time::Duration;
-
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,11 +38,10 @@ impl Drain {
         self.tasks.spawn(task);
     }
 
-    /// Waits until every task started with [`Drain::spawn`] has ended, `grace_period` at most.
-    /// Says whether they all did.
-    pub async fn finished(&self, grace_period: Duration) -> bool {
+    /// Waits until every task started with [`Drain::spawn`] has ended.
+    pub async fn finished(&self) {
         self.tasks.close();
-        tokio::time::timeout(grace_period, self.tasks.wait()).await.is_ok()
+        self.tasks.wait().await;
     }
 }
 

@@ -436,15 +436,32 @@ fn contained<T>(run: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Strin
     }
 }
 
-/// Makes the directory, for its owner alone.
+/// Makes the directory, for its owner alone. One that was there is made private only if it is ours
+/// or empty: who names `/tmp` by mistake must not break the machine.
 fn private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let metadata = fs::metadata(dir)?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        // It was there before, or the umask has its own mind.
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    if metadata.permissions().mode() & 0o077 == 0 {
+        return Ok(());
     }
-    Ok(())
+    let ours = |name: &std::ffi::OsStr| {
+        let name = name.to_string_lossy();
+        [LOCK_FILE, DATABASE, SECRET_FILE].iter().any(|ours| name.starts_with(ours))
+    };
+    let entries: Vec<fs::DirEntry> = fs::read_dir(dir)?.collect::<io::Result<_>>()?;
+    if entries.iter().all(|entry| ours(&entry.file_name())) {
+        return fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    }
+    tracing::warn!(
+        dir = %dir.display(),
+        "the store directory holds other files and may be read by others; give the store its own"
+    );
+    // The database gets a directory of its own, which is private in any case.
+    private_database(&dir.join(DATABASE))
+}
+
+fn private_database(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Where a generated request secret is kept.

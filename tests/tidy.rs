@@ -267,6 +267,21 @@ fn every_file_is_a_room_with_a_header() {
 }
 
 #[test]
+fn nothing_is_awaited_inside_a_log_line() {
+    // Below the level a line evaluates nothing: the wait would not happen.
+    let mut complaints = Vec::new();
+    for file in sources() {
+        for call in file.text.split("tracing::").skip(1) {
+            let line = call.split(");").next().unwrap();
+            if line.contains("!(") && line.contains(".await") {
+                complaints.push(format!("{}: awaits in tracing::{line}", file.path));
+            }
+        }
+    }
+    fail_on(&complaints);
+}
+
+#[test]
 fn no_correctness_debt_is_left() {
     let debts =
         ["TODO-correctness", "TODO:", "FIXME", "XXX", "unimplemented!", "todo!", "#[ignore"];

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::app::{self, Server};
 use crate::cli::SandboxArgs;
 use crate::clock::{self, SharedClock};
-use crate::config::{self, Environment};
+use crate::config::{self, Environment, RefreshPolicy};
 use crate::duration::format_duration;
 use crate::sandbox::{Account, Model, Settings, Upstream};
 
@@ -48,7 +48,11 @@ pub async fn start(args: SandboxArgs, clock: SharedClock) -> Result<Sandbox, Str
     let text = config_text(&settings, upstream.address(), http, resp, &dir, &secret);
     let config = config::parse(&text, Path::new("sandbox.ron"), &Environment::default())
         .map_err(|errors| errors.to_string())?;
-    let server = app::start(config, clock).await.map_err(|error| error.to_string())?;
+    let server = app::start(config, clock).await.map_err(|error| {
+        // Nobody is left to remove it.
+        let _ = std::fs::remove_dir_all(&dir);
+        error.to_string()
+    })?;
     let greeting = greeting(&settings, &upstream, &server, &secret, &taken);
     Ok(Sandbox { greeting, server, upstream, dir })
 }
@@ -140,10 +144,13 @@ fn greeting(
     taken: &[String],
 ) -> String {
     let (http, stand_in) = (server.http, upstream.address());
-    let resp = server.resp.map_or(0, |address| address.port());
+    let (resp_host, resp) = server
+        .resp
+        .map_or_else(Default::default, |address| (address.ip().to_string(), address.port()));
     let lifetime = format_duration(settings.lifetime);
     let overlap = format_duration(settings.overlap());
-    let renewal = format_duration(settings.lifetime - settings.lifetime / 4);
+    let lead = RefreshPolicy::default().lead(settings.lifetime);
+    let renewal = format_duration(settings.lifetime - lead);
     let taken: String = taken.iter().fold(String::new(), |mut lines, line| {
         let _ = writeln!(lines, "  ({line})");
         lines
@@ -155,13 +162,13 @@ A stand-in for the WeChat API and a fresh server that fetches from it.
 
   stand-in  http://{stand_in}   tokens live {lifetime}; a replaced one works {overlap} more
   http      http://{http}
-  redis     127.0.0.1:{resp}
+  redis     {resp_host}:{resp}
 {taken}
 Read a token (renewed every {renewal} or so: watch the log below):
   curl 'http://{http}/wechat/token?type=access_token&secret={secret}'
   curl 'http://{http}/wechat/token?type=ticket&secret={secret}'
-  redis-cli -p {resp} MGET access_token ticket
-  redis-cli -p {resp} TTL access_token
+  redis-cli -h {resp_host} -p {resp} MGET access_token ticket
+  redis-cli -h {resp_host} -p {resp} TTL access_token
 
 Say that a token was refused:
   curl 'http://{http}/wechat/token/forcerefresh?type=access_token&secret={secret}'

@@ -306,11 +306,11 @@ impl Lowering<'_> {
         let defaults = LogConfig::default();
         LogConfig {
             level: self.read("log.level", raw.level, defaults.level, |text| {
-                text.parse::<tracing_subscriber::filter::Targets>()
-                    .map(|_| text.to_owned())
-                    .map_err(|_| {
-                        format!("{text:?} is no level; write error, warn, info, debug or trace")
-                    })
+                if are_directives(text) {
+                    Ok(text.to_owned())
+                } else {
+                    Err(format!("{text:?} is no level; write error, warn, info, debug or trace"))
+                }
             }),
             format: self.read("log.format", raw.format, defaults.format, |text| match text {
                 "pretty" => Ok(LogFormat::Pretty),
@@ -321,4 +321,16 @@ impl Lowering<'_> {
             keep: self.count("log.keep", raw.keep, defaults.keep, 10_000),
         }
     }
+}
+
+/// Whether a text is a level, or levels of targets such as `info,wechat_token_server::resp=debug`.
+/// A word alone must be a level: taken for a target, a slip of the pen would silence everything.
+fn are_directives(text: &str) -> bool {
+    let is_level = |word: &str| {
+        !word.is_empty() && word.parse::<tracing::level_filters::LevelFilter>().is_ok()
+    };
+    text.split(',').map(str::trim).all(|directive| match directive.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(directive),
+    })
 }

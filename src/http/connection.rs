@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
-use warp::http::{Method, Request, StatusCode};
+use warp::http::{Method, Request, StatusCode, Uri};
 
 use crate::clock::SharedClock;
 
@@ -71,8 +71,12 @@ pub(super) async fn run(
     let mut deadline = Deadline::new(limits, site.clock.clone(), &progress);
     let routes = TowerToHyperService::new(warp::service(routes(site, peer)));
     let noting = Arc::clone(&progress);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         noting.step(Phase::Handler);
+        if request.uri().path_and_query().is_none() {
+            // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
+            *request.uri_mut() = Uri::from_static("*");
+        }
         let has_body = !request.body().is_end_stream();
         let may_be_read = request.method() == Method::POST;
         let noting = Arc::clone(&noting);

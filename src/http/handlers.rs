@@ -63,7 +63,8 @@ pub(super) async fn force_refresh(
     match site.refresh.ask(source.as_str(), wish).await {
         Ok(published) => {
             let generation = published.record.generation;
-            tracing::info!(%source, %peer, %generation, force, "forced refresh answered");
+            // The refresher tells of the attempt, once; this is a line for each who waited for it.
+            tracing::debug!(%source, %peer, %generation, force, "forced refresh answered");
             // A fresh reading: the fetch may have taken seconds.
             match published.promised_life(site.clock.now()) {
                 Some(promised) => {
@@ -74,7 +75,7 @@ pub(super) async fn force_refresh(
             }
         }
         Err(error) => {
-            tracing::info!(%source, %peer, %error, "forced refresh brought no newer token");
+            tracing::debug!(%source, %peer, %error, "forced refresh brought no newer token");
             RefreshAnswer::Failed(error)
         }
     }

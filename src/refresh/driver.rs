@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -11,7 +11,7 @@ use futures_util::future::{BoxFuture, select_all};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::account::{Account, Calls};
-use crate::clock::{SharedClock, seed};
+use crate::clock::{Now, SharedClock, seed};
 use crate::config::TokenSource;
 use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, RequestQueue, Wish};
 use crate::refresh::ledger::{Denied, Ledger, Purpose};
@@ -139,9 +139,15 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     fn restore(&mut self, record: Option<TokenRecord>) {
         if let Some(record) = record {
             let now = self.tools.clock.now();
-            let effects = self.machine.restore(now, record);
-            self.carry_out(effects);
+            let unsettled_since = self.ledger().unsettled_since(&self.account);
+            let effects = self.machine.restore(now, record, unsettled_since);
+            self.carry_out(now, effects);
         }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Its pages are whole after each call, whoever panicked in between.
+        self.tools.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the token fresh until the drain. A panic is logged and the work goes on from what is
@@ -160,18 +166,25 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 () = tokio::time::sleep(wait) => {}
                 () = self.tools.drain.begun() => return,
             }
-            let record = self.publisher.current().map(|current| current.record.clone());
-            self.restore(record);
+            if let Some(published) = self.publisher.current() {
+                self.machine.resume(published);
+            }
         }
     }
 
     async fn refresh_until_drained(&mut self) {
         let drain = self.tools.drain.clone();
         let mut event = Event::Woken;
+        // Whether a request that may replace the token has failed; where it left no doubt, the disk is
+        // told. (After a success the record says as much.)
+        let mut settled = false;
         loop {
             let now = self.tools.clock.now();
             let effects = self.machine.on(now, event);
-            self.carry_out(effects);
+            self.carry_out(now, effects);
+            if std::mem::take(&mut settled) && !self.machine.is_in_doubt() {
+                self.tools.drain.spawn(self.save_calls(now, false));
+            }
             if self.machine.is_finished() {
                 return;
             }
@@ -181,6 +194,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             event = tokio::select! {
                 event = next(&mut self.work) => {
                     self.work = None;
+                    settled = self.replaces() && matches!(event, Event::Fetched(Err(_)));
                     event
                 }
                 Some(request) = self.queue.recv() => asked(*request, &mut self.waiters, &mut self.next_waiter),
@@ -191,11 +205,16 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         }
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn carry_out(&mut self, now: Now, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Fetch(purpose) => self.work = Some(self.fetch(purpose)),
-                Effect::Store(published) => self.work = Some(self.store(published)),
+                Effect::Fetch(purpose) => self.work = Some(self.fetch(now, purpose)),
+                Effect::Store(published) => {
+                    if self.replaces() {
+                        self.ledger().settle(&self.account, false, now.wall);
+                    }
+                    self.work = Some(self.store(published));
+                }
                 Effect::HealDependencies => self.work = Some(self.heal()),
                 Effect::Publish(published) => self.publisher.publish(published),
                 Effect::Answer(WaiterId(id), answer) => {
@@ -209,10 +228,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         }
     }
 
-    fn fetch(&mut self, purpose: Purpose) -> BoxFuture<'static, Event> {
+    fn fetch(&mut self, now: Now, purpose: Purpose) -> BoxFuture<'static, Event> {
         let mut dependencies = Dependencies::default();
         self.used.clear();
-        let now = self.tools.clock.now();
         for name in &self.source.dependencies {
             let Some(token) = self.tools.reader.live(name.as_str(), now) else {
                 return failed(FetchError::DependencyAbsent(name.clone()));
@@ -220,7 +238,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             self.used.push((name.clone(), token.record().generation));
             dependencies.insert(name.clone(), token.record().value.clone());
         }
-        if let Err(denied) = self.enter(purpose) {
+        if let Err(denied) = self.enter(now, purpose) {
             return failed(match denied {
                 Denied::Spent(wait) => FetchError::BudgetSpent { wait },
                 Denied::Reserved(wait) | Denied::ForcedNew(wait) => {
@@ -230,9 +248,13 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         }
         let force = purpose == Purpose::ForcedNew;
         let request = FetchRequest { dependencies, captured: None, force };
+        // On disk before the request is sent: the call counts, and where it may replace the token it is
+        // marked as unsettled, from the very instant that a record of it would be counted from.
+        let mark = self.save_calls(now, self.replaces());
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
         let shared = Arc::clone(&self.tools.shared);
         async move {
+            mark.await;
             let _place = shared.places.acquire().await;
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
@@ -242,28 +264,35 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         .boxed()
     }
 
-    /// Enters a call into the ledger, and the ledger's page into the store.
-    fn enter(&self, purpose: Purpose) -> Result<(), Denied> {
+    /// Whether a request may end the value that is served.
+    fn replaces(&self) -> bool {
+        self.source.policy.promised_overlap().is_some()
+    }
+
+    /// Enters a call into the ledger.
+    fn enter(&self, now: Now, purpose: Purpose) -> Result<(), Denied> {
         let limit = self.source.policy.daily_limit;
-        let wall = self.tools.clock.now().wall;
-        let mut ledger = self.tools.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = ledger.enter(&self.account, limit, purpose, wall)?;
-        drop(ledger);
-        let (source, account, calls) = (&self.source.name, &self.account, admitted.calls);
+        let admitted = self.ledger().enter(&self.account, limit, purpose, now.wall)?;
         if let Some(percent) = admitted.warn_at {
             tracing::warn!(
-                %source, account = account.name, endpoint = account.endpoint, percent,
-                made = calls.made, "a good part of the account's calls of this day is used up"
+                source = %self.source.name, account = self.account.name,
+                endpoint = self.account.endpoint, percent, made = admitted.calls.made,
+                "a good part of the account's calls of this day is used up"
             );
         }
-        let (store, account) = (self.tools.store.clone(), account.clone());
-        // The request does not wait for it: a count that is one short after a crash harms nobody.
-        self.tools.drain.spawn(async move {
-            if let Err(error) = store.put_calls(&account, calls).await {
-                tracing::debug!(account = account.name, %error, "the count of calls is not on disk");
-            }
-        });
         Ok(())
+    }
+
+    /// Writes the account's page of the ledger. A disk that hangs is waited for as with a token.
+    fn save_calls(&self, now: Now, unsettled: bool) -> impl Future<Output = ()> + Send + use<U, S> {
+        let calls = self.ledger().settle(&self.account, unsettled, now.wall);
+        let (store, account) = (self.tools.store.clone(), self.account.clone());
+        async move {
+            let written = tokio::time::timeout(STORE_PATIENCE, store.put_calls(&account, calls));
+            if !matches!(written.await, Ok(Ok(()))) {
+                tracing::debug!(account = account.name, "the count of calls is not on disk");
+            }
+        }
     }
 
     fn store(&self, published: Arc<Published>) -> BoxFuture<'static, Event> {

@@ -108,6 +108,26 @@ impl Ledger {
         Ok(Admitted { calls, warn_at })
     }
 
+    /// Notes that a request which may replace the token is about to be sent (an earlier one whose
+    /// outcome is not known counts from its own time), or that there is none any more.
+    pub fn settle(&mut self, account: &Account, unsettled: bool, wall: SystemTime) -> Calls {
+        let mut calls = self.today(account, unix_seconds(wall));
+        let now = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        calls.unsettled_since = match (unsettled, calls.unsettled_since) {
+            (false, _) => 0,
+            (true, 0) => u64::try_from(now).unwrap_or(u64::MAX),
+            (true, earlier) => earlier,
+        };
+        self.calls.insert(account.clone(), calls);
+        calls
+    }
+
+    /// Since when the token of an account may have been replaced without anybody's knowing.
+    pub fn unsettled_since(&self, account: &Account) -> Option<SystemTime> {
+        let since = self.calls.get(account)?.unsettled_since;
+        (since != 0).then(|| UNIX_EPOCH + Duration::from_millis(since))
+    }
+
     /// The calls of an account today.
     pub fn calls(&self, account: &Account, wall: SystemTime) -> Calls {
         self.today(account, unix_seconds(wall))
@@ -119,8 +139,8 @@ impl Ledger {
         if kept.day == day {
             kept
         } else {
-            // The interval between forced fetches does not end with the day.
-            Calls { day, last_forced_new: kept.last_forced_new, ..Calls::default() }
+            // Neither the interval between forced fetches nor a doubt ends with the day.
+            Calls { day, made: 0, forced_new: 0, ..kept }
         }
     }
 }
@@ -170,6 +190,18 @@ mod tests {
             1
         );
         assert_eq!(ledger.calls(&account(), at(DAY)).made, 1);
+    }
+
+    #[test]
+    fn an_unknown_outcome_counts_from_the_first_of_its_requests() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.unsettled_since(&account()), None);
+        ledger.settle(&account(), true, at(10));
+        ledger.settle(&account(), true, at(20));
+        ledger.enter(&account(), None, Purpose::Scheduled, at(DAY + 1)).unwrap();
+        assert_eq!(ledger.unsettled_since(&account()), Some(at(10)));
+        assert_eq!(ledger.settle(&account(), false, at(30)).unsettled_since, 0);
+        assert_eq!(ledger.unsettled_since(&account()), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a fetched or kept value means: its record, its life, when it is due. Pure.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::clock::Now;
 use crate::config::{RefreshPolicy, Rotation};
@@ -87,6 +87,21 @@ pub(super) fn published(
         in_doubt_since: None,
         record,
     }
+}
+
+/// Since when a kept record is in doubt, on both clocks: a request that may have replaced it was sent
+/// then, and the process before this one did not live to see the answer.
+pub(super) fn doubt_of_kept(
+    policy: &RefreshPolicy,
+    record: &TokenRecord,
+    unsettled_since: Option<SystemTime>,
+    now: Now,
+) -> Option<Now> {
+    policy.promised_overlap()?;
+    // An outcome that is known by the record itself is none.
+    let since = unsettled_since.filter(|since| *since > record.fetched_at)?;
+    let ago = now.wall.duration_since(since).unwrap_or(Duration::ZERO);
+    Some(Now { wall: since.min(now.wall), mono: now.mono.saturating_sub(ago) })
 }
 
 /// What is left of a kept record's life, if it may be served: it is this source's, it has not

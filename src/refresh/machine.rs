@@ -5,7 +5,7 @@
 //! and nothing to lock.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::clock::Now;
 use crate::config::{RefreshPolicy, Rotation};
@@ -19,9 +19,9 @@ use crate::source::{FailureClass, FetchError, Fetched};
 use crate::store::StoreError;
 use crate::token::{Generation, SourceIdentity, TokenRecord};
 
-/// How many clients wait for one source at most. Each holds a connection; more is an attack or a
-/// loop, and is refused rather than remembered.
-const MAX_WAITERS: usize = 4_096;
+/// How many clients wait for one source at most: a tenth of the connections there are by default.
+/// Each holds one; more is an attack or a loop, and is refused rather than remembered.
+const MAX_WAITERS: usize = 1_024;
 
 /// A cooldown is this many times as long for a client that does not say which value it saw refused.
 const UNFOUNDED: u32 = 10;
@@ -177,18 +177,36 @@ impl Machine {
     }
 
     /// Begins with what the store held. A record that may not be served counts by its generation
-    /// all the same.
-    pub fn restore(&mut self, now: Now, record: TokenRecord) -> Vec<Effect> {
+    /// all the same. `unsettled_since`: a request that may have replaced it was sent then, and its
+    /// outcome is not known.
+    pub fn restore(
+        &mut self,
+        now: Now,
+        record: TokenRecord,
+        unsettled_since: Option<SystemTime>,
+    ) -> Vec<Effect> {
         self.generation = self.generation.max(Some(record.generation));
         let Some(left) = life::left_of_kept(&record, self.identity, now) else {
             return Vec::new();
         };
         let age = now.wall.duration_since(record.fetched_at).unwrap_or(Duration::ZERO);
         self.succeeded = Some(Now { wall: record.fetched_at, mono: now.mono.saturating_sub(age) });
+        let in_doubt_since = life::doubt_of_kept(&self.policy, &record, unsettled_since, now);
         let published = life::published(&self.policy, record, left, now, &mut self.jitter);
         let mut effects = Vec::new();
-        self.publish(published, &mut effects);
+        self.publish(Published { in_doubt_since, ..published }, &mut effects);
         effects
+    }
+
+    /// Goes on after a breakdown with what was published: a request may have been under way.
+    pub fn resume(&mut self, published: Arc<Published>) {
+        self.generation = Some(published.record.generation);
+        self.current = Some(published);
+    }
+
+    /// Whether a request may have replaced the token without the new one being known.
+    pub fn is_in_doubt(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.in_doubt_since.is_some())
     }
 
     /// Takes an event; what is to be done about it, in order.
@@ -237,6 +255,8 @@ impl Machine {
     fn due_at(&self, now: Now) -> Duration {
         let due = match self.live(now) {
             None => now.mono,
+            // It may be dead already: only another fetch can tell.
+            Some(current) if current.in_doubt_since.is_some() => now.mono,
             Some(current) => {
                 let left = current.life_left(now).unwrap_or(Duration::ZERO);
                 now.mono + left.saturating_sub(current.lead)

@@ -115,7 +115,7 @@ impl Upstream {
     pub async fn stop(&self) {
         self.shared.gone.begin();
         // Every task ends at once when it is told, so that no deadline is needed.
-        self.shared.gone.finished(Duration::MAX).await;
+        self.shared.gone.finished().await;
     }
 
     /// Where it listens.

@@ -1,5 +1,5 @@
 //! The bytes of an account's count of calls, and the key it is kept under. Fixed fields, so that no
-//! codec is needed: a version, a checksum, four little-endian numbers.
+//! codec is needed: a version, a checksum, five little-endian numbers.
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ use crate::account::{Account, Calls};
 const PREFIX: &[u8] = b"\0calls\0";
 const VERSION_1: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
-const CONTENT_BYTES: usize = 8 + 4 + 4 + 8;
+const CONTENT_BYTES: usize = 8 + 4 + 4 + 8 + 8;
 
 /// The key of an account's count.
 pub(super) fn key(account: &Account) -> Vec<u8> {
@@ -30,6 +30,7 @@ pub(super) fn encode(calls: Calls) -> Vec<u8> {
     content.extend_from_slice(&calls.made.to_le_bytes());
     content.extend_from_slice(&calls.forced_new.to_le_bytes());
     content.extend_from_slice(&calls.last_forced_new.to_le_bytes());
+    content.extend_from_slice(&calls.unsettled_since.to_le_bytes());
     let sum = Sha256::digest(&content);
     [&[VERSION_1][..], &sum[..CHECKSUM_BYTES], &content].concat()
 }
@@ -43,12 +44,14 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Calls> {
     let (day, rest) = content.split_first_chunk()?;
     let (made, rest) = rest.split_first_chunk()?;
     let (forced_new, rest) = rest.split_first_chunk()?;
-    let (last_forced_new, _) = rest.split_first_chunk()?;
+    let (last_forced_new, rest) = rest.split_first_chunk()?;
+    let (unsettled_since, _) = rest.split_first_chunk()?;
     Some(Calls {
         day: u64::from_le_bytes(*day),
         made: u32::from_le_bytes(*made),
         forced_new: u32::from_le_bytes(*forced_new),
         last_forced_new: u64::from_le_bytes(*last_forced_new),
+        unsettled_since: u64::from_le_bytes(*unsettled_since),
     })
 }
 
@@ -58,7 +61,13 @@ mod tests {
 
     #[test]
     fn a_count_is_read_as_it_was_written() {
-        let calls = Calls { day: 20_000, made: 7, forced_new: 2, last_forced_new: 1_800_000_000 };
+        let calls = Calls {
+            day: 20_000,
+            made: 7,
+            forced_new: 2,
+            last_forced_new: 1_800_000_000,
+            unsettled_since: 1_800_000_000_123,
+        };
         let bytes = encode(calls);
         assert_eq!(decode(&bytes), Some(calls));
         for at in 0..bytes.len() {

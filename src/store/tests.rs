@@ -146,3 +146,21 @@ fn the_request_secret_is_made_once_and_kept_for_the_owner() {
     fs::write(secret_path(&place), "\n").unwrap();
     assert_eq!(request_secret(&place, "third").unwrap(), "third");
 }
+
+#[tokio::test]
+async fn a_directory_that_holds_other_files_keeps_its_mode() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.path().join("somebody's"), "").unwrap();
+    let (_, put) = with(dir.path(), async |store| store.put(&name("a"), &record("v")).await).await;
+    assert_eq!(put, Ok(()));
+    contents(dir.path()).await;
+    assert_eq!(mode(dir.path()), 0o755);
+    assert_eq!(mode(&dir.path().join(DATABASE)), 0o700);
+    // Once it is ours it is made private.
+    let ours = tempfile::tempdir().unwrap();
+    with(ours.path(), async |store| store.put(&name("a"), &record("v")).await.unwrap()).await;
+    fs::set_permissions(ours.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    contents(ours.path()).await;
+    assert_eq!(mode(ours.path()), 0o700);
+}

@@ -142,6 +142,24 @@ fn all_mistakes_are_reported_at_once_by_path_with_what_to_do() {
 }
 
 #[test]
+fn a_log_level_is_a_level() {
+    for (level, good) in [
+        ("info", true),
+        ("ERROR", true),
+        ("off", true),
+        ("warn,sled=debug", true),
+        ("", false),
+        ("inof", false),
+        ("sled", false),
+        ("info,sled", false),
+        ("=info", false),
+    ] {
+        let text = MINIMAL.replacen("http:", &format!("log: (level: \"{level}\"), http:"), 1);
+        assert_eq!(parse(&text, &Environment::default()).is_ok(), good, "{level:?}");
+    }
+}
+
+#[test]
 fn circles_are_named() {
     let circle = |args: &[(&str, &str)]| {
         let sources: String = args

@@ -157,6 +157,36 @@ async fn a_signal_ends_it_with_0_and_what_is_in_flight_is_finished() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_whatever_the_log_level_is() {
+    let wechat = upstream(Settings::default()).await;
+    for level in ["error", "off", ""] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.ron");
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        drop(taken);
+        let text = config_text(wechat.address(), dir.path(), "");
+        let text = text.replacen(
+            "http: (bind: \"127.0.0.1:0\")",
+            &format!("http: (bind: \"{address}\")"),
+            1,
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut child = binary().env("RUST_LOG", level).arg("-c").arg(&file).spawn().unwrap();
+        soon("the listener", async {
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        served(address, "access_token", None).await;
+        assert!(child.try_wait().unwrap().is_none(), "it runs on at level {level:?}");
+        child.kill().await.unwrap();
+    }
+    wechat.stop().await;
+}
+
 /// The greeting of a sandbox, up to its last line.
 async fn greeting(child: &mut Child) -> String {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

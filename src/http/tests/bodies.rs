@@ -222,3 +222,12 @@ async fn a_client_may_say_what_was_refused_and_force_a_new_one() {
         assert!(answer.body.contains("still refused in 13 seconds"), "{answer:?}");
     }
 }
+
+#[tokio::test]
+async fn a_target_without_a_path_is_not_found() {
+    let server = TestServer::patient().await;
+    for request in ["GET a", "GET a:80", "CONNECT a:1", "OPTIONS *"] {
+        let answer = server.ask(&format!("{request} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+        assert_eq!(answer.status, 404, "{request}: {answer:?}");
+    }
+}
