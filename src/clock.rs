@@ -29,6 +29,12 @@ impl Now {
         self.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
+    /// The reading at an earlier wall time, as far as the clocks can tell; this one for a later time.
+    pub fn back_to(self, wall: SystemTime) -> Now {
+        let ago = self.wall.duration_since(wall).unwrap_or(Duration::ZERO);
+        Now { wall: wall.min(self.wall), mono: self.mono.saturating_sub(ago) }
+    }
+
     /// The reading `by` later on both clocks.
     pub fn after(self, by: Duration) -> Now {
         Now { wall: self.wall + by, mono: self.mono + by }

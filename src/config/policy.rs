@@ -84,6 +84,12 @@ impl RefreshPolicy {
     pub fn promised_overlap(&self) -> Option<Duration> {
         (self.rotation == Rotation::Rotating).then_some(self.overlap)
     }
+
+    /// Whether a request whose outcome is not known matters afterwards: it may have ended the value
+    /// that is served, or begun the life of the next one.
+    pub fn outcome_matters(&self) -> bool {
+        matches!(self.rotation, Rotation::Rotating | Rotation::Nominal)
+    }
 }
 
 /// How long after the beginning of a sticky source's window it is asked.

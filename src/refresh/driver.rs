@@ -137,12 +137,10 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     }
 
     fn restore(&mut self, record: Option<TokenRecord>) {
-        if let Some(record) = record {
-            let now = self.tools.clock.now();
-            let unsettled_since = self.ledger().unsettled_since(&self.account);
-            let effects = self.machine.restore(now, record, unsettled_since);
-            self.carry_out(now, effects);
-        }
+        let now = self.tools.clock.now();
+        let unsettled_since = self.ledger().unsettled_since(&self.account);
+        let effects = self.machine.restore(now, record, unsettled_since);
+        self.carry_out(now, effects);
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -166,23 +164,23 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 () = tokio::time::sleep(wait) => {}
                 () = self.tools.drain.begun() => return,
             }
-            if let Some(published) = self.publisher.current() {
-                self.machine.resume(published);
-            }
+            let unsettled_since = self.ledger().unsettled_since(&self.account);
+            let now = self.tools.clock.now();
+            self.machine.resume(now, self.publisher.current(), unsettled_since);
         }
     }
 
     async fn refresh_until_drained(&mut self) {
         let drain = self.tools.drain.clone();
         let mut event = Event::Woken;
-        // Whether a request that may replace the token has failed; where it left no doubt, the disk is
-        // told. (After a success the record says as much.)
+        // Whether a request whose outcome matters has failed; where it left no doubt, the disk is told.
+        // (After a success the record says as much.)
         let mut settled = false;
         loop {
             let now = self.tools.clock.now();
             let effects = self.machine.on(now, event);
             self.carry_out(now, effects);
-            if std::mem::take(&mut settled) && !self.machine.is_in_doubt() {
+            if std::mem::take(&mut settled) && !self.machine.is_unsettled() {
                 self.tools.drain.spawn(self.save_calls(now, false));
             }
             if self.machine.is_finished() {
@@ -194,7 +192,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             event = tokio::select! {
                 event = next(&mut self.work) => {
                     self.work = None;
-                    settled = self.replaces() && matches!(event, Event::Fetched(Err(_)));
+                    settled = self.source.policy.outcome_matters() && matches!(event, Event::Fetched(Err(_)));
                     event
                 }
                 Some(request) = self.queue.recv() => asked(*request, &mut self.waiters, &mut self.next_waiter),
@@ -210,7 +208,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             match effect {
                 Effect::Fetch(purpose) => self.work = Some(self.fetch(now, purpose)),
                 Effect::Store(published) => {
-                    if self.replaces() {
+                    if self.source.policy.outcome_matters() {
                         self.ledger().settle(&self.account, false, now.wall);
                     }
                     self.work = Some(self.store(published));
@@ -248,9 +246,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         }
         let force = purpose == Purpose::ForcedNew;
         let request = FetchRequest { dependencies, captured: None, force };
-        // On disk before the request is sent: the call counts, and where it may replace the token it is
-        // marked as unsettled, from the very instant that a record of it would be counted from.
-        let mark = self.save_calls(now, self.replaces());
+        // On disk before the request is sent: the call counts, and where its outcome matters it is marked
+        // as unsettled, from the very instant that a record of it would be counted from.
+        let mark = self.save_calls(now, self.source.policy.outcome_matters());
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
         let shared = Arc::clone(&self.tools.shared);
         async move {
@@ -262,11 +260,6 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             Event::Fetched(fetch.await.unwrap_or(Err(FetchError::TimedOut)))
         }
         .boxed()
-    }
-
-    /// Whether a request may end the value that is served.
-    fn replaces(&self) -> bool {
-        self.source.policy.promised_overlap().is_some()
     }
 
     /// Enters a call into the ledger.

@@ -1,6 +1,6 @@
 //! What a fetched or kept value means: its record, its life, when it is due. Pure.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Now;
 use crate::config::{RefreshPolicy, Rotation};
@@ -12,11 +12,14 @@ use crate::token::{Generation, SourceIdentity, TokenRecord};
 /// and then nothing is known of the record's age.
 const FUTURE_TOLERANCE: Duration = Duration::from_secs(60);
 
-/// A nominal life is confirmed for a twenty-fourth of the lifetime at a time, 5 minutes at most, and
-/// asked about every 120th of it, a minute at most: 5 minutes and a minute of WeChat's two hours.
+/// A nominal life is confirmed for a twenty-fourth of the lifetime at a time, 5 minutes at most: 5
+/// minutes of WeChat's two hours.
 const CONFIRMED_PART: u32 = 24;
 const LONGEST_CONFIRMED: Duration = Duration::from_secs(300);
-const POLL_PART: u32 = 120;
+
+/// A value that does not change although it is due is asked about this often in what is left of its
+/// life, and once a minute at least.
+const POLL_PART: u32 = 5;
 const LONGEST_POLL: Duration = Duration::from_secs(60);
 
 /// The shortest wait after an answer that brought the value that was there already.
@@ -30,8 +33,13 @@ const SPREAD: f64 = 0.25;
 pub(super) struct Before<'a> {
     /// The record that is there, live or not.
     pub(super) record: Option<&'a TokenRecord>,
+    /// What was left of its life when the request was sent, by both clocks; `None` where only the
+    /// wall clock knows, since it is of an earlier process.
+    pub(super) left: Option<Duration>,
     /// The newest generation that is known.
     pub(super) generation: Option<Generation>,
+    /// When the first request since the last success was sent whose outcome was not known.
+    pub(super) unsettled: Option<Now>,
 }
 
 /// The record of a fetched value whose request was sent at `sent`, and whether the value is another
@@ -52,16 +60,23 @@ pub(super) fn record_of(
     };
     // From when the request was sent: the upstream began to count before we had its answer.
     let stated = sent.wall + fetched.expires_in;
+    // The upstream may have made the value for a request whose answer was lost.
+    let made = before.unsettled.map_or(sent.wall, |unsettled| {
+        let earlier = now.since(unsettled).saturating_sub(now.since(sent));
+        sent.wall.checked_sub(earlier).unwrap_or(sent.wall)
+    });
     let expires_at = match (policy.rotation, same) {
         (Rotation::Nominal, Some(record)) => {
             let confirmed = (fetched.expires_in / CONFIRMED_PART).min(LONGEST_CONFIRMED);
-            let counted = record.first_seen + fetched.expires_in;
-            counted.max(sent.wall + confirmed).min(stated)
+            let counted = left_of_nominal(record, fetched.expires_in, sent);
+            let counted = before.left.map_or(counted, |left| left.min(counted));
+            sent.wall + counted.max(confirmed).min(fetched.expires_in)
         }
+        (Rotation::Nominal, None) => made + fetched.expires_in,
         _ => stated,
     };
     let record = TokenRecord {
-        first_seen: same.map_or(sent.wall, |record| record.first_seen),
+        first_seen: same.map_or(made, |record| record.first_seen),
         value: fetched.value,
         fetched_at: sent.wall,
         expires_at,
@@ -71,52 +86,64 @@ pub(super) fn record_of(
     (record, same.is_none())
 }
 
+/// What is left of a nominal life that is counted from first sight, by the wall clock; nothing where
+/// that was in the future: the clock was set back, and the age is not known.
+fn left_of_nominal(record: &TokenRecord, lifetime: Duration, sent: Now) -> Duration {
+    if record.first_seen > sent.wall + FUTURE_TOLERANCE {
+        return Duration::ZERO;
+    }
+    let age = sent.wall.duration_since(record.first_seen).unwrap_or(Duration::ZERO);
+    lifetime.saturating_sub(age)
+}
+
 /// The record as it is published: `left` of its life is left at `now`.
 pub(super) fn published(
     policy: &RefreshPolicy,
     record: TokenRecord,
     left: Duration,
     now: Now,
-    jitter: &mut fastrand::Rng,
 ) -> Published {
-    let lead = policy.lead(whole_life(policy, &record));
+    let lead = if is_confirmed(policy, &record) {
+        // It has had its time and is asked about until it changes.
+        record.lifetime()
+    } else {
+        let lead = policy.lead(whole_life(policy, &record));
+        lead.mul_f64(1.0 - SPREAD * spread(&record))
+    };
     Published {
         ends_mono: now.mono + left,
-        lead: lead.mul_f64(1.0 - SPREAD * jitter.f64()),
+        lead,
         overlap: policy.promised_overlap(),
         in_doubt_since: None,
         record,
     }
 }
 
-/// Since when a kept record is in doubt, on both clocks: a request that may have replaced it was sent
-/// then, and the process before this one did not live to see the answer.
-pub(super) fn doubt_of_kept(
-    policy: &RefreshPolicy,
-    record: &TokenRecord,
-    unsettled_since: Option<SystemTime>,
-    now: Now,
-) -> Option<Now> {
-    policy.promised_overlap()?;
-    // An outcome that is known by the record itself is none.
-    let since = unsettled_since.filter(|since| *since > record.fetched_at)?;
-    let ago = now.wall.duration_since(since).unwrap_or(Duration::ZERO);
-    Some(Now { wall: since.min(now.wall), mono: now.mono.saturating_sub(ago) })
+/// Where in the spread this record's renewal is, from 0 to 1. Drawn from the record itself: promises
+/// that were made before a restart must hold after it.
+fn spread(record: &TokenRecord) -> f64 {
+    let [a, b, c, d, e, f, g, h, ..] = record.identity.0;
+    let source = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let since_epoch = record.fetched_at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    fastrand::Rng::with_seed(source ^ record.generation.0.rotate_left(32) ^ since_epoch.as_secs())
+        .f64()
 }
 
-/// What is left of a kept record's life, if it may be served: it is this source's, it has not
-/// ended, and the clock makes sense of it.
-pub(super) fn left_of_kept(
-    record: &TokenRecord,
-    identity: SourceIdentity,
-    now: Now,
-) -> Option<Duration> {
-    let from_the_future = record.fetched_at > now.wall + FUTURE_TOLERANCE;
-    if record.identity != identity || from_the_future {
+/// What is left of a kept record's life, if it may be served: it has not ended, and the clock makes
+/// sense of it.
+pub(super) fn left_of_kept(record: &TokenRecord, now: Now) -> Option<Duration> {
+    if record.fetched_at > now.wall + FUTURE_TOLERANCE {
         return None;
     }
     // A clock that was set back a little would make the life longer than it ever was.
     record.ttl(now.wall).map(|left| left.min(record.lifetime()))
+}
+
+/// Whether a nominal record lives on its last confirmation alone.
+fn is_confirmed(policy: &RefreshPolicy, record: &TokenRecord) -> bool {
+    policy.rotation == Rotation::Nominal
+        && record.first_seen != record.fetched_at
+        && record.lifetime() <= LONGEST_CONFIRMED
 }
 
 /// The life that a record's lead is a part of. That of a confirmed nominal record counts from its
@@ -135,10 +162,9 @@ pub(super) fn must_lead(policy: &RefreshPolicy, record: &TokenRecord) -> Duratio
 }
 
 /// How long to wait after the `unchanged`-th answer in a row (the first is 1) that brought the same
-/// value although a new one is due.
-pub(super) fn poll_wait(policy: &RefreshPolicy, record: &TokenRecord, unchanged: u32) -> Duration {
-    let life = whole_life(policy, record);
-    let longest = (life / POLL_PART).min(LONGEST_POLL);
+/// value although a new one is due: a fifth of what is left of its life, a minute at most.
+pub(super) fn poll_wait(policy: &RefreshPolicy, left: Duration, unchanged: u32) -> Duration {
+    let longest = (left / POLL_PART).min(LONGEST_POLL);
     let wait = match policy.rotation {
         Rotation::Nominal => longest,
         // The clocks differ a little, or the window is shorter than was said.
@@ -151,7 +177,6 @@ pub(super) fn poll_wait(policy: &RefreshPolicy, record: &TokenRecord, unchanged:
 mod tests {
     use super::*;
     use crate::token::Secret;
-    use std::time::UNIX_EPOCH;
 
     const START: u64 = 1_800_000_000;
 
@@ -176,7 +201,8 @@ mod tests {
                 captured: None,
                 upstream_time: None,
             };
-            let before = Before { record, generation: record.map(|record| record.generation) };
+            let generation = record.map(|record| record.generation);
+            let before = Before { record, left: None, generation, unsettled: None };
             let identity = SourceIdentity([0; 32]);
             record_of(&policy(rotation), identity, &before, fetched, at(at_second), at(at_second)).0
         };
@@ -231,22 +257,21 @@ mod tests {
             (86_400, None),    // set back a day: nothing is known
         ] {
             let record = kept(fetched_at, 7_200);
-            let got = left_of_kept(&record, SourceIdentity([0; 32]), at(0));
+            let got = left_of_kept(&record, at(0));
             assert_eq!(got, left.map(Duration::from_secs), "fetched at {fetched_at}");
         }
-        assert_eq!(left_of_kept(&kept(0, 7_200), SourceIdentity([1; 32]), at(0)), None);
     }
 
     #[test]
     fn renewals_are_spread_but_never_early() {
         let mut leads = Vec::new();
-        for seed in 0..200 {
-            let mut jitter = fastrand::Rng::with_seed(seed);
-            let record = kept(0, 7_200);
+        for account in 0..200 {
+            let record = TokenRecord { identity: SourceIdentity([account; 32]), ..kept(0, 7_200) };
             let left = Duration::from_secs(7_200);
-            leads.push(
-                published(&policy(Rotation::Rotating), record, left, at(0), &mut jitter).lead,
-            );
+            let lead = || published(&policy(Rotation::Rotating), record.clone(), left, at(0)).lead;
+            leads.push(lead());
+            // The same after a restart.
+            assert_eq!(lead(), *leads.last().unwrap());
         }
         let (least, most) = (leads.iter().min().unwrap(), leads.iter().max().unwrap());
         assert!(*least >= Duration::from_secs(450) && *most <= Duration::from_secs(600));
@@ -254,16 +279,23 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_does_not_change_is_asked_about_every_minute_at_most() {
-        let record = kept(0, 7_200);
+    fn a_value_that_does_not_change_is_asked_about_five_times_in_what_is_left() {
         let sticky = policy(Rotation::Sticky { window: Duration::from_secs(300) });
-        let waits = |policy: &RefreshPolicy| {
-            [1, 2, 3, 6, 7, 40].map(|n| poll_wait(policy, &record, n).as_secs())
-        };
-        assert_eq!(waits(&policy(Rotation::Nominal)), [60; 6]);
-        assert_eq!(waits(&sticky), [2, 4, 8, 60, 60, 60]);
-        // Short lives are asked about more often, but not without end.
-        let short = kept(0, 60);
-        assert_eq!(poll_wait(&policy(Rotation::Nominal), &short, 1), SHORTEST_POLL);
+        let nominal = policy(Rotation::Nominal);
+        let wait = |policy, left, n| poll_wait(policy, Duration::from_secs(left), n).as_secs();
+        // A minute at most, a second at least.
+        assert_eq!([600, 300, 100, 5, 0].map(|left| wait(&nominal, left, 1)), [60, 60, 20, 1, 1]);
+        assert_eq!([1, 2, 3, 6, 7, 40].map(|n| wait(&sticky, 300, n)), [2, 4, 8, 60, 60, 60]);
+    }
+
+    #[test]
+    fn a_confirmed_life_is_asked_about_at_once_whenever_it_was_first_seen() {
+        // Also where that seems to be in the future, since the clock was set back.
+        for first_seen in [0, 1_000_000] {
+            let record = TokenRecord { first_seen: at(first_seen).wall, ..kept(9_000, 300) };
+            let left = Duration::from_secs(300);
+            let lead = published(&policy(Rotation::Nominal), record, left, at(9_000)).lead;
+            assert_eq!(lead, left);
+        }
     }
 }

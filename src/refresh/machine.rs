@@ -13,7 +13,7 @@ use crate::refresh::handle::{RefreshError, Refused, Wish};
 use crate::refresh::ledger::Purpose;
 use crate::refresh::life::{self, Before};
 use crate::refresh::report::Report;
-use crate::refresh::schedule::{self, Failed, MAX_SLEEP, MIN_GAP};
+use crate::refresh::schedule::{self, Failed, MAX_SLEEP, MIN_GAP, Pause};
 use crate::snapshot::Published;
 use crate::source::{FailureClass, FetchError, Fetched};
 use crate::store::StoreError;
@@ -22,6 +22,9 @@ use crate::token::{Generation, SourceIdentity, TokenRecord};
 /// How many clients wait for one source at most: a tenth of the connections there are by default.
 /// Each holds one; more is an attack or a loop, and is refused rather than remembered.
 const MAX_WAITERS: usize = 1_024;
+
+/// By how much the clocks may drift apart between two events without a suspend.
+const HIDDEN_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// A cooldown is this many times as long for a client that does not say which value it saw refused.
 const UNFOUNDED: u32 = 10;
@@ -103,21 +106,21 @@ struct Waiter {
 #[derive(Debug)]
 struct Unsaved {
     tries: u32,
-    retry_at: Duration,
+    retry: Pause,
 }
 
-/// The streak of failures since the last success; all instants are monotonic.
+/// The streak of failures since the last success.
 #[derive(Debug, Default)]
 struct Streak {
     /// How many attempts have failed in a row.
     failures: u32,
     /// How many of them in the last window of the token's life, or without a token.
     hard: u32,
-    /// How many times refused dependencies were renewed, and before when they are not again.
+    /// How many times refused dependencies were renewed, and for how long they are not again.
     heals: u32,
-    no_healing_before: Duration,
-    /// The last failure, and before when a client's wish is answered with it.
-    last: Option<(RefreshError, Duration)>,
+    healing: Pause,
+    /// The last failure, and for how long a client's wish is answered with it.
+    last: Option<(RefreshError, Pause)>,
 }
 
 /// The decisions of one source.
@@ -130,12 +133,18 @@ pub struct Machine {
     jitter: fastrand::Rng,
     phase: Phase,
     current: Option<Arc<Published>>,
+    /// A kept record of this source that may not be served: where the upstream gives its value once
+    /// more, it is known to be an old one.
+    remembered: Option<TokenRecord>,
     /// The newest generation known, also of a record that is not served any more.
     generation: Option<Generation>,
+    /// When the first request since the last success was sent whose outcome is not known (also of
+    /// one under way).
+    unsettled: Option<Now>,
     /// When the last fetch succeeded; the cooldown counts from here.
     succeeded: Option<Now>,
-    /// The monotonic instant before which no attempt is made unless somebody asks.
-    not_before: Duration,
+    /// For how long no attempt is made unless somebody asks.
+    pause: Pause,
     streak: Streak,
     /// How many answers in a row brought the value that was there although it was due.
     unchanged: u32,
@@ -146,6 +155,8 @@ pub struct Machine {
     unsaved: Option<Unsaved>,
     waiters: Vec<Waiter>,
     draining: bool,
+    /// The clocks at the last event.
+    seen: Option<Now>,
 }
 
 impl Machine {
@@ -163,9 +174,11 @@ impl Machine {
             jitter: fastrand::Rng::with_seed(seed),
             phase: Phase::Idle,
             current: None,
+            remembered: None,
             generation: None,
+            unsettled: None,
             succeeded: None,
-            not_before: Duration::ZERO,
+            pause: Pause::default(),
             streak: Streak::default(),
             unchanged: 0,
             lacks_dependency: false,
@@ -173,45 +186,66 @@ impl Machine {
             unsaved: None,
             waiters: Vec::new(),
             draining: false,
+            seen: None,
         }
     }
 
-    /// Begins with what the store held. A record that may not be served counts by its generation
-    /// all the same. `unsettled_since`: a request that may have replaced it was sent then, and its
-    /// outcome is not known.
+    /// Begins with what the store held, if anything. A record that may not be served counts by its
+    /// generation all the same. `unsettled_since`: a request was sent then whose outcome is not known.
     pub fn restore(
         &mut self,
         now: Now,
-        record: TokenRecord,
+        record: Option<TokenRecord>,
         unsettled_since: Option<SystemTime>,
     ) -> Vec<Effect> {
-        self.generation = self.generation.max(Some(record.generation));
-        let Some(left) = life::left_of_kept(&record, self.identity, now) else {
-            return Vec::new();
-        };
-        let age = now.wall.duration_since(record.fetched_at).unwrap_or(Duration::ZERO);
-        self.succeeded = Some(Now { wall: record.fetched_at, mono: now.mono.saturating_sub(age) });
-        let in_doubt_since = life::doubt_of_kept(&self.policy, &record, unsettled_since, now);
-        let published = life::published(&self.policy, record, left, now, &mut self.jitter);
+        let fetched_at = record.as_ref().map(|record| record.fetched_at);
+        self.unsettled = unsettled_since
+            // The outcome that the record is of is known.
+            .filter(|since| fetched_at.is_none_or(|fetched_at| *since > fetched_at))
+            .map(|since| now.back_to(since));
+        if let Some(unsettled) = self.unsettled {
+            // The request of the process before this one may still be on its way. Ours must not come
+            // in before it: what it brings would end what ours has brought.
+            self.pause = Pause::begin(unsettled, self.policy.timeout + MIN_GAP);
+        }
         let mut effects = Vec::new();
+        let Some(record) = record else { return effects };
+        self.generation = Some(record.generation);
+        if record.identity != self.identity {
+            return effects;
+        }
+        let Some(left) = life::left_of_kept(&record, now) else {
+            self.remembered = Some(record);
+            return effects;
+        };
+        self.succeeded = Some(now.back_to(record.fetched_at));
+        let published = life::published(&self.policy, record, left, now);
+        let in_doubt_since = published.overlap.and(self.unsettled);
         self.publish(Published { in_doubt_since, ..published }, &mut effects);
         effects
     }
 
-    /// Goes on after a breakdown with what was published: a request may have been under way.
-    pub fn resume(&mut self, published: Arc<Published>) {
-        self.generation = Some(published.record.generation);
-        self.current = Some(published);
+    /// Goes on after a breakdown with what was published.
+    pub fn resume(
+        &mut self,
+        now: Now,
+        published: Option<Arc<Published>>,
+        unsettled_since: Option<SystemTime>,
+    ) {
+        self.generation = published.as_ref().map(|published| published.record.generation);
+        self.unsettled = unsettled_since.map(|since| now.back_to(since));
+        self.current = published;
     }
 
-    /// Whether a request may have replaced the token without the new one being known.
-    pub fn is_in_doubt(&self) -> bool {
-        self.current.as_ref().is_some_and(|current| current.in_doubt_since.is_some())
+    /// Whether a request was sent whose outcome is not known.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.is_some()
     }
 
     /// Takes an event; what is to be done about it, in order.
     pub fn on(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.count_hidden_time(now, &mut effects);
         match event {
             Event::Woken => {}
             Event::DependencyChanged => self.dependency_changed(now, &mut effects),
@@ -230,7 +264,7 @@ impl Machine {
         let latest = now.mono + MAX_SLEEP;
         match self.phase {
             Phase::Idle if !self.draining => {
-                let save = self.unsaved.as_ref().map_or(latest, |unsaved| unsaved.retry_at);
+                let save = self.unsaved.as_ref().map_or(latest, |u| now.mono + u.retry.left(now));
                 self.due_at(now).min(save).min(latest)
             }
             _ => latest,
@@ -262,7 +296,7 @@ impl Machine {
                 now.mono + left.saturating_sub(current.lead)
             }
         };
-        due.max(self.not_before)
+        due.max(now.mono + self.pause.left(now))
     }
 
     /// Starts what is due, if nothing is under way.
@@ -275,7 +309,7 @@ impl Machine {
             effects.extend(self.waiters.drain(..).map(|w| Effect::Answer(w.id, nobody.clone())));
         } else if !self.waiters.is_empty() || self.due_at(now) <= now.mono {
             self.fetch(now, false, effects);
-        } else if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.retry_at <= now.mono)
+        } else if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.retry.is_over(now))
             && let Some(current) = &self.current
         {
             self.phase = Phase::Saving;
@@ -283,9 +317,22 @@ impl Machine {
         }
     }
 
+    /// Takes time that the monotonic clock has not seen (a suspend) off the life of the current
+    /// record, so that the wall clock cannot give it back when it is set back later.
+    fn count_hidden_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let Some(seen) = self.seen.replace(now) else { return };
+        let hidden = now.since(seen).saturating_sub(now.mono.saturating_sub(seen.mono));
+        if hidden > HIDDEN_TOLERANCE
+            && let Some(current) = &self.current
+        {
+            let ends_mono = current.ends_mono.saturating_sub(hidden);
+            self.publish(Published { ends_mono, ..(**current).clone() }, effects);
+        }
+    }
+
     fn dependency_changed(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if std::mem::take(&mut self.lacks_dependency) {
-            self.not_before = now.mono;
+            self.pause = Pause::default();
         }
         if self.follows
             && let Some(current) = self.live(now)
@@ -357,9 +404,8 @@ impl Machine {
                 }
             }
         }
-        let (failure, until) = self.streak.last.as_ref()?;
-        let wait = until.checked_sub(now.mono).filter(|wait| !wait.is_zero())?;
-        Some(Err(failure.clone().again_in(wait)))
+        let (failure, pause) = self.streak.last.as_ref()?;
+        (!pause.is_over(now)).then(|| Err(failure.clone().again_in(pause.left(now))))
     }
 
     /// What is left of a cooldown of this length.
@@ -390,13 +436,14 @@ impl Machine {
         } else {
             Purpose::Scheduled
         };
+        self.unsettled.get_or_insert(now);
         // From here on the upstream may replace the value at any moment, so that the promise shrinks
         // before the request is sent. An earlier doubt goes on.
         if self.policy.promised_overlap().is_some()
             && let Some(current) = self.live(now)
             && current.in_doubt_since.is_none()
         {
-            self.publish(doubted(current, Some(now)), effects);
+            self.publish(doubted(current, self.unsettled), effects);
         }
         effects.push(Effect::Fetch(purpose));
     }
@@ -430,10 +477,10 @@ impl Machine {
             Err(error)
                 if error.class() == FailureClass::DependencyInvalid
                     && !healed
-                    && now.mono >= self.streak.no_healing_before =>
+                    && self.streak.healing.is_over(now) =>
             {
                 self.phase = Phase::Healing;
-                self.streak.no_healing_before = now.mono + schedule::heal_wait(self.streak.heals);
+                self.streak.healing = Pause::begin(now, schedule::heal_wait(self.streak.heals));
                 self.streak.heals += 1;
                 self.undoubt(sent, effects);
                 effects.push(Effect::Report(Report::Healing));
@@ -448,31 +495,34 @@ impl Machine {
             effects.extend(Report::clock_off(upstream_time, now).map(Effect::Report));
         }
         let before = Before {
-            record: self.current.as_ref().map(|current| &current.record),
+            record: self.current.as_ref().map(|c| &c.record).or(self.remembered.as_ref()),
+            left: self.current.as_ref().map(|c| c.life_left(sent).unwrap_or(Duration::ZERO)),
             generation: self.generation,
+            unsettled: self.unsettled.take(),
         };
         let (record, changed) =
             life::record_of(&self.policy, self.identity, &before, fetched, sent, now);
         let lifetime = record.lifetime();
-        let published = life::published(&self.policy, record, lifetime, sent, &mut self.jitter);
+        let published = life::published(&self.policy, record, lifetime, sent);
         effects.push(Effect::Report(Report::Renewed {
             generation: published.record.generation,
             lifetime,
             changed,
             after_failures: self.streak.failures,
         }));
-        let heals = std::mem::take(&mut self.streak).no_healing_before;
         // Whether the healing helped is known; the next one is still not before its time.
-        self.streak.no_healing_before = heals;
+        let healing = std::mem::take(&mut self.streak).healing;
+        self.streak.healing = healing;
         self.generation = Some(published.record.generation);
+        self.remembered = None;
         self.succeeded = Some(now);
         let left = published.life_left(now).unwrap_or(Duration::ZERO);
         self.unchanged = if !changed && left <= published.lead { self.unchanged + 1 } else { 0 };
-        self.not_before = now.mono
-            + match self.unchanged {
-                0 => MIN_GAP,
-                unchanged => life::poll_wait(&self.policy, &published.record, unchanged),
-            };
+        let wait = match self.unchanged {
+            0 => MIN_GAP,
+            unchanged => life::poll_wait(&self.policy, left, unchanged),
+        };
+        self.pause = Pause::begin(now, wait);
         // Durable, then visible, then answered: what a client has seen must survive a crash, or the
         // restart would serve the value before, which the upstream is about to drop.
         let published = Arc::new(published);
@@ -509,7 +559,7 @@ impl Machine {
                     calm: Duration::MAX,
                 };
                 let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
-                self.unsaved = Some(Unsaved { tries, retry_at: now.mono + retry_in });
+                self.unsaved = Some(Unsaved { tries, retry: Pause::begin(now, retry_in) });
                 effects.push(Effect::Report(Report::NotOnDisk { error, retry_in }));
             }
         }
@@ -567,10 +617,10 @@ impl Machine {
         let failed = Failed { class, wait, streak, hard_streak, calm };
         let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
         let forced_in = schedule::forced_wait(class, streak).unwrap_or(retry_in);
-        self.streak.last = Some((told, now.mono + forced_in));
+        self.streak.last = Some((told, Pause::begin(now, forced_in)));
         if class != FailureClass::Reserved {
             // What a client was refused says nothing of the schedule.
-            self.not_before = now.mono + retry_in;
+            self.pause = Pause::begin(now, retry_in);
         }
         retry_in
     }
@@ -585,6 +635,9 @@ impl Machine {
 
     /// Takes back the doubt that the request sent at `sent` raised; one raised before it stays.
     fn undoubt(&mut self, sent: Now, effects: &mut Vec<Effect>) {
+        if self.unsettled == Some(sent) {
+            self.unsettled = None;
+        }
         if let Some(current) = &self.current
             && current.in_doubt_since == Some(sent)
         {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Now;
 use crate::source::FailureClass;
 
 /// The least time between two attempts that nobody asked for, whatever the upstream says a token's
@@ -19,6 +20,28 @@ const HARD_TRIES: u32 = 24;
 
 /// The longest wait while it is tried hard.
 const HARD_WAIT: Duration = Duration::from_secs(5);
+
+/// A wait that has begun. It ends by whichever clock says first: a suspend, which the monotonic one
+/// does not see, must not lengthen it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pause(Option<(Now, Duration)>);
+
+impl Pause {
+    /// A wait of this length that began at `from`.
+    pub(super) fn begin(from: Now, length: Duration) -> Pause {
+        Pause(Some((from, length)))
+    }
+
+    /// What is left of it.
+    pub(super) fn left(self, now: Now) -> Duration {
+        self.0.map_or(Duration::ZERO, |(from, length)| length.saturating_sub(now.since(from)))
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_over(self, now: Now) -> bool {
+        self.left(now).is_zero()
+    }
+}
 
 /// A failed attempt, as the schedule sees it.
 #[derive(Debug, Clone, Copy)]

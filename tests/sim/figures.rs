@@ -43,12 +43,21 @@ impl Figures {
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  days simulated            {:.0}", self.account_days)?;
-        writeln!(f, "  fetches                   {} ({:.1} of a token per account-day)", self.fetches, self.rotating_fetches as f64 / self.account_days)?;
+        writeln!(
+            f,
+            "  fetches                   {} ({:.1} of a token per account-day)",
+            self.fetches,
+            self.rotating_fetches as f64 / self.account_days
+        )?;
         writeln!(f, "  faults, restarts          {}, {}", self.faults, self.restarts)?;
         writeln!(f, "  reads, promises checked   {}, {}", self.reads, self.promises)?;
         writeln!(f, "  stale reports             {}", self.reports)?;
         writeln!(f, "  reads without a token     {} (each excused by a fault)", self.gaps)?;
-        writeln!(f, "  refused tokens served     {} after a foreign or forced fetch, {} in doubt with a promise of 0", self.refused_served_foreign, self.refused_served_in_doubt)?;
+        writeln!(
+            f,
+            "  refused tokens served     {} after a foreign or forced fetch, {} in doubt with a promise of 0",
+            self.refused_served_foreign, self.refused_served_in_doubt
+        )?;
         write!(f, "  longest recovery          {:.1} s", self.longest_recovery)
     }
 }

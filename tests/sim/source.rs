@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wechat_token_server::account::Account;
 use wechat_token_server::config::{RefreshPolicy, Rotation};
-use wechat_token_server::refresh::{Machine, Purpose, Refused};
+use wechat_token_server::refresh::{Machine, Purpose};
 use wechat_token_server::snapshot::Published;
 use wechat_token_server::token::{Generation, SourceIdentity, TokenRecord};
 
@@ -74,7 +74,7 @@ pub(crate) struct Source {
 
 #[derive(Debug)]
 pub(crate) enum Wanted {
-    Other(Refused, String),
+    Other(String),
     Healing,
 }
 

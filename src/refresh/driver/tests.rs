@@ -507,7 +507,7 @@ async fn a_foreign_fetch_is_told_once_for_each_token() {
     let wish = Wish::Other { refused, force: false };
     let mut machine = new_machine(&source_of(ONE), &(Arc::clone(&world.clock) as SharedClock));
     let now = world.clock.now();
-    machine.restore(now, record(&source_of(ONE), now, 600, 7_200), None);
+    machine.restore(now, Some(record(&source_of(ONE), now, 600, 7_200)), None);
     let kept = Wish::Other { refused: Refused::parse("kept"), force: false };
     let told = |machine: &mut Machine| {
         let effects = machine.on(now, Event::Asked(WaiterId(0), kept));
