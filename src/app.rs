@@ -128,7 +128,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartEr
         refreshers.push(Refresher::new(source, record, publisher, queue, tools.clone()));
     }
     drop(tools);
-    let live = reader.all_live(clock.now()).count();
+    let live = reader.view().all_live(clock.now()).count();
 
     // Every live token is published: now they may be read.
     let (http_listener, http) = bind("http.bind", config.http.bind).await?;

@@ -8,7 +8,9 @@ mod driver;
 mod handle;
 mod machine;
 mod schedule;
+mod switchboard;
 
 pub use driver::{Refresher, Tools};
 pub use handle::{Cause, RefreshError, RefreshHandle, RefreshRequest, RequestQueue, queue};
 pub use machine::{Effect, Event, Machine, Report, WaiterId};
+pub use switchboard::{Line, Switchboard};

@@ -79,18 +79,19 @@ pub struct Refresher<U, S> {
 impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     /// A refresher of `source`, with what the store held of it. A live record is published at once.
     pub fn new(
-        source: TokenSource,
+        source: impl Into<Arc<TokenSource>>,
         restored: Option<TokenRecord>,
         publisher: Publisher,
         queue: RequestQueue,
         tools: Tools<U, S>,
     ) -> Refresher<U, S> {
+        let source: Arc<TokenSource> = source.into();
         let changes =
             source.dependencies.iter().filter_map(|name| tools.reader.changes(name.as_str()));
         let changes = changes.collect();
         let machine = new_machine(&source, &tools.clock);
         let mut refresher = Refresher {
-            source: Arc::new(source),
+            source,
             publisher,
             queue,
             tools,
@@ -255,9 +256,16 @@ async fn any_change(changes: &mut [watch::Receiver<Option<Generation>>]) {
     if changes.is_empty() {
         std::future::pending::<()>().await;
     }
-    let waits = changes.iter_mut().map(|change| change.changed().boxed());
-    // The senders live as long as the snapshot, which this task holds.
-    let _ = select_all(waits).await;
+    let waits = changes.iter_mut().map(|change| {
+        async {
+            if change.changed().await.is_err() {
+                // A reload has removed the dependency, and is about to end this task too.
+                std::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    });
+    select_all(waits).await;
 }
 
 fn log(source: &SourceName, report: &Report) {

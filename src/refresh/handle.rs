@@ -1,18 +1,19 @@
 //! The one way back into the engine: "a record newer than generation g, please".
 //! Carries messages; decides nothing.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::refresh::switchboard::{Line, Lines, Switchboard};
 use crate::snapshot::Published;
 use crate::token::{Generation, SourceName};
 
 /// How many requests may wait for one source's refresher. Each is a client that holds a connection;
 /// more than this at once is an attack or a loop, and is refused rather than remembered.
-const MAX_WAITING: usize = 4_096;
+pub(super) const MAX_WAITING: usize = 4_096;
 
 /// Why a forced refresh brought no newer token. `Display` is what a client is told: no secret, no
 /// address of the upstream.
@@ -67,22 +68,25 @@ pub struct RefreshRequest {
 /// The receiving end of one source's requests; its refresher holds it.
 pub type RequestQueue = mpsc::Receiver<RefreshRequest>;
 
-/// Makes the handle for these sources and each one's [`RequestQueue`], in the same order.
+/// Makes the handle for a set of sources that never changes, and each one's [`RequestQueue`], in the
+/// same order.
 pub fn queue(names: impl IntoIterator<Item = SourceName>) -> (Vec<RequestQueue>, RefreshHandle) {
-    let (queues, senders) = names
+    let (queues, lines): (Vec<_>, Vec<_>) = names
         .into_iter()
         .map(|name| {
-            let (sender, queue) = mpsc::channel(MAX_WAITING);
-            (queue, (name, sender))
+            let (line, queue) = Line::new();
+            (queue, (name, line))
         })
         .unzip();
-    (queues, RefreshHandle { senders: Arc::new(senders) })
+    let mut switchboard = Switchboard::default();
+    switchboard.connect(lines);
+    (queues, switchboard.handle())
 }
 
 /// The right to ask for a refresh. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RefreshHandle {
-    senders: Arc<HashMap<SourceName, mpsc::Sender<RefreshRequest>>>,
+    pub(super) lines: Arc<ArcSwap<Lines>>,
 }
 
 impl RefreshHandle {
@@ -108,14 +112,25 @@ impl RefreshHandle {
         newer_than: Option<Generation>,
         cause: Cause,
     ) -> Result<Arc<Published>, RefreshError> {
-        let sender = self.senders.get(source).ok_or(RefreshError::UnknownSource)?;
-        let (reply, answer) = oneshot::channel();
-        sender.try_send(RefreshRequest { newer_than, cause, reply }).map_err(|refused| {
-            match refused {
-                mpsc::error::TrySendError::Full(_) => RefreshError::TooMany,
-                mpsc::error::TrySendError::Closed(_) => RefreshError::Draining,
+        loop {
+            let line = self.lines.load().get(source).cloned().ok_or(RefreshError::UnknownSource)?;
+            let (reply, answer) = oneshot::channel();
+            let sent = line.0.try_send(RefreshRequest { newer_than, cause, reply });
+            let answer = match sent {
+                Ok(()) => answer.await.unwrap_or(Err(RefreshError::Lost)),
+                Err(mpsc::error::TrySendError::Full(_)) => Err(RefreshError::TooMany),
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(RefreshError::Draining),
+            };
+            if self.leads_through(source, &line) {
+                return answer;
             }
-        })?;
-        answer.await.unwrap_or(Err(RefreshError::Lost))
+            // A reload let that refresher go meanwhile, so its answer may be of a token that is not
+            // served any more: whoever is in its place knows. If nobody is, the source is gone.
+        }
+    }
+
+    /// Whether a source is still asked through `line`.
+    fn leads_through(&self, source: &str, line: &Line) -> bool {
+        self.lines.load().get(source).is_some_and(|current| current.0.same_channel(&line.0))
     }
 }
