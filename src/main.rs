@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,8 +11,9 @@ use wechat_token_server::check::Plan;
 use wechat_token_server::cli::{Cli, Command, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::config::{self, Config, Environment, LogConfig};
+use wechat_token_server::logging;
 use wechat_token_server::outbound::Outbound;
-use wechat_token_server::{logging, shutdown};
+use wechat_token_server::shutdown::{Signal, Signals};
 
 /// What was in flight could not be finished within the grace period.
 const UNFINISHED: u8 = 1;
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
         return check(&config);
     }
     match logging::start(&config.log, directives) {
-        Ok(()) => with_runtime(serve(config)),
+        Ok(()) => with_runtime(serve(config, &cli.config, &environment)),
         Err(message) => fail(EX_CONFIG, message),
     }
 }
@@ -53,12 +55,12 @@ fn with_runtime(run: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
-    let signals = match shutdown::signals() {
+async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCode {
+    let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
     };
-    let server = match app::start(config, SystemClock::shared()).await {
+    let mut server = match app::start(config, SystemClock::shared()).await {
         Ok(server) => server,
         Err(error) => {
             let code = match error {
@@ -69,19 +71,27 @@ async fn serve(config: Config) -> ExitCode {
             return fail(code, error);
         }
     };
-    tracing::info!(signal = signals.await, "stopping");
+    let signal = loop {
+        match signals.next().await {
+            Signal::Stop(signal) => break signal,
+            // What is wrong with the config is in the log, and everything goes on as before.
+            Signal::Reload => drop(server.reload(file, environment)),
+        }
+    };
+    tracing::info!(signal, "stopping");
     ended(server.stop().await)
 }
 
 async fn play(args: SandboxArgs) -> ExitCode {
-    let signals = match shutdown::signals() {
+    let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
     };
     match app::sandbox::start(args, SystemClock::shared()).await {
         Ok(sandbox) => {
             print(&sandbox.greeting);
-            signals.await;
+            // A terminal that is closed (SIGHUP) ends it too: it has no config file to read again.
+            signals.next().await;
             ended(sandbox.stop().await)
         }
         Err(message) => fail(EX_OSERR, message),
