@@ -1,8 +1,9 @@
 //! The composition root: the only file that knows every room. Starts them in order, and ends them.
 
+mod reload;
+mod running;
 pub mod sandbox;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -16,13 +17,15 @@ use crate::clock::{self, SharedClock};
 use crate::config::Config;
 use crate::http::{self, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
-use crate::refresh::{self, Refresher, Shared, Tools};
+use crate::refresh::Shared;
 use crate::resp::{self, RespParts};
 use crate::shutdown::Drain;
-use crate::snapshot;
 use crate::source::HttpUpstream;
 use crate::store::{self, Closing, Locked};
-use crate::token::{Secret, SourceName, TokenRecord};
+use crate::token::Secret;
+
+pub use reload::Reloaded;
+use running::{Ready, Running};
 
 /// How long a locked store directory is waited for: longer than the grace period of the server that
 /// is being replaced.
@@ -86,7 +89,9 @@ pub struct Server {
     /// Where RESP is served, if it is.
     pub resp: Option<SocketAddr>,
     drain: Drain,
-    grace_period: Duration,
+    running: Running,
+    /// What it was started with, but for the sources.
+    settings: Config,
     store: Closing,
 }
 
@@ -111,29 +116,17 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
             "the store cannot be used: tokens are kept in memory only and would be lost in a restart; it is tried again with each write"
         );
     }
-    let secret = request_secret(config.request_secret, dir.clone()).await?;
+    let secret = request_secret(config.request_secret.clone(), dir.clone()).await?;
 
-    let names: Vec<SourceName> = config.sources.iter().map(|source| source.name.clone()).collect();
-    let (publishers, reader) = snapshot::snapshot(names.iter().cloned());
-    let (queues, handle) = refresh::queue(names.iter().cloned());
     let drain = Drain::new();
-    let tools = Tools {
-        upstream: Arc::new(HttpUpstream::new(outbound)),
-        store: token_store,
-        reader: reader.clone(),
-        refresh: handle.clone(),
-        shared: Shared::new(restored.calls),
-        clock: Arc::clone(&clock),
-        drain: drain.clone(),
-    };
-    let mut records: HashMap<SourceName, TokenRecord> = restored.records.into_iter().collect();
-    let mut refreshers = Vec::with_capacity(names.len());
-    for ((source, publisher), queue) in config.sources.into_iter().zip(publishers).zip(queues) {
-        let record = records.remove(&source.name);
-        refreshers.push(Refresher::new(source, record, publisher, queue, tools.clone()));
-    }
-    drop(tools);
-    let live = reader.all_live(clock.now()).count();
+    let shared = Shared::new(restored.calls);
+    let upstream = HttpUpstream::new(outbound);
+    let mut running =
+        Running::new(upstream, token_store, shared, Arc::clone(&clock), drain.clone());
+    let sources = std::mem::take(&mut config.sources);
+    let refreshers = running.restore(sources, restored.records.into_iter().collect());
+    let reader = running.reader();
+    let live = reader.view().all_live(clock.now()).count();
 
     // Every live token is published: now they may be read.
     let (http_listener, http) = bind("http.bind", config.http.bind).await?;
@@ -142,22 +135,25 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         Some(resp) => Some(bind("resp.bind", resp.bind).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
-    let parts =
-        HttpParts { reader: reader.clone(), refresh: handle, clock: Arc::clone(&clock), secret };
-    drain.spawn(http::serve(http_listener, config.http, parts, drain.clone()));
-    if let (Some((listener, _)), Some(config)) = (resp_listener, config.resp) {
+    let parts = HttpParts {
+        reader: reader.clone(),
+        refresh: running.handle(),
+        clock: Arc::clone(&clock),
+        secret,
+    };
+    drain.spawn(http::serve(http_listener, config.http.clone(), parts, drain.clone()));
+    if let (Some((listener, _)), Some(config)) = (resp_listener, config.resp.clone()) {
         let parts = RespParts { reader, clock };
         drain.spawn(resp::serve(listener, config, parts, drain.clone()));
     }
-    for refresher in refreshers {
-        drain.spawn(refresher.run());
-    }
+    let sources = refreshers.len();
+    refreshers.into_iter().for_each(Ready::begin);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), %http,
         resp = resp.map_or_else(|| "off".to_owned(), |address| address.to_string()),
-        store = %dir.display(), sources = names.len(), restored = live, "serving"
+        store = %dir.display(), sources, restored = live, "serving"
     );
-    Ok(Server { http, resp, drain, grace_period: config.grace_period, store: closing })
+    Ok(Server { http, resp, drain, running, settings: config, store: closing })
 }
 
 impl Server {
@@ -165,14 +161,16 @@ impl Server {
     /// all of it was finished.
     pub async fn stop(self) -> bool {
         self.drain.begin();
+        let grace_period = self.settings.grace_period;
         let all = async {
             self.drain.finished().await;
-            // The tasks have dropped the store: its thread ends with the last write.
+            // It holds the store, which is let go of when nobody does.
+            drop(self.running);
             in_blocking(|| self.store.wait()).await;
         };
-        let finished = tokio::time::timeout(self.grace_period, all).await.is_ok();
+        let finished = tokio::time::timeout(grace_period, all).await.is_ok();
         if !finished {
-            tracing::warn!(grace_period = ?self.grace_period, "not everything in flight could be finished");
+            tracing::warn!(?grace_period, "not everything in flight could be finished");
         }
         finished
     }

@@ -47,7 +47,7 @@ pub struct Config {
 }
 
 /// Settings of the HTTP listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// Address and port; port 0 takes a free one.
     pub bind: SocketAddr,
@@ -62,7 +62,7 @@ pub struct HttpConfig {
 }
 
 /// Settings of the RESP listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RespConfig {
     /// Address and port; port 0 takes a free one.
     pub bind: SocketAddr,
@@ -75,14 +75,14 @@ pub struct RespConfig {
 }
 
 /// Settings of the store.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
     /// The directory, absolute or relative to the process.
     pub path: PathBuf,
 }
 
 /// Settings of all requests that leave the machine.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundConfig {
     /// A PEM file of further certificate authorities to trust.
     pub ca_file: Option<PathBuf>,
@@ -91,7 +91,7 @@ pub struct OutboundConfig {
 }
 
 /// How logs look and where they go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// Level, or directives such as `info,wechat_token_server::resp=debug`.
     pub level: String,
@@ -119,7 +119,7 @@ pub enum LogFormat {
 }
 
 /// A configured way to obtain one kind of token.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSource {
     /// Its name.
     pub name: SourceName,

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,8 +11,9 @@ use wechat_token_server::check::Plan;
 use wechat_token_server::cli::{Cli, Command, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::config::{self, Config, Environment, LogConfig};
+use wechat_token_server::logging;
 use wechat_token_server::outbound::Outbound;
-use wechat_token_server::{logging, shutdown};
+use wechat_token_server::shutdown::{Signal, Signals};
 
 /// What was in flight could not be finished within the grace period.
 const UNFINISHED: u8 = 1;
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
         return check(&config);
     }
     match logging::start(&config.log, directives) {
-        Ok(()) => with_runtime(serve(config)),
+        Ok(()) => with_runtime(serve(config, &cli.config, &environment)),
         Err(message) => fail(EX_CONFIG, message),
     }
 }
@@ -59,21 +61,21 @@ fn with_runtime(run: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> ExitCode {
-    let signals = match shutdown::signals() {
+async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCode {
+    let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
     };
-    tokio::pin!(signals);
+    let start = std::pin::pin!(app::start(config, SystemClock::shared()));
     let started = tokio::select! {
-        started = app::start(config, SystemClock::shared()) => started,
+        started = start => started,
         // Nothing is served yet, so there is nothing to finish.
-        signal = &mut signals => {
+        signal = signals.stop() => {
             tracing::info!(signal, "stopped before it could serve");
             return ExitCode::SUCCESS;
         }
     };
-    let server = match started {
+    let mut server = match started {
         Ok(server) => server,
         Err(error) => {
             let code = match error {
@@ -84,21 +86,27 @@ async fn serve(config: Config) -> ExitCode {
             return fail(code, error);
         }
     };
-    // Awaited outside the line: a line below the level evaluates nothing.
-    let signal = signals.await;
+    let signal = loop {
+        match signals.next().await {
+            Signal::Stop(signal) => break signal,
+            // What is wrong with the config is in the log, and everything goes on as before.
+            Signal::Reload => drop(server.reload(file, environment)),
+        }
+    };
     tracing::info!(signal, "stopping");
     ended(server.stop().await)
 }
 
 async fn play(args: SandboxArgs) -> ExitCode {
-    let signals = match shutdown::signals() {
+    let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
     };
     match app::sandbox::start(args, SystemClock::shared()).await {
         Ok(sandbox) => {
             print(&sandbox.greeting);
-            signals.await;
+            // A terminal that is closed (SIGHUP) ends it too: it has no config file to read again.
+            signals.next().await;
             ended(sandbox.stop().await)
         }
         Err(message) => fail(EX_OSERR, message),

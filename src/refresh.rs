@@ -11,9 +11,11 @@ mod life;
 mod machine;
 mod report;
 mod schedule;
+mod switchboard;
 
 pub use driver::{Refresher, Shared, Tools};
 pub use handle::{RefreshError, RefreshHandle, RefreshRequest, Refused, RequestQueue, Wish, queue};
 pub use ledger::{Admitted, Denied, Ledger, Purpose};
 pub use machine::{Effect, Event, Machine, WaiterId};
 pub use report::Report;
+pub use switchboard::{Line, Switchboard};

@@ -1,6 +1,6 @@
-//! Going down in order: the signal, the drain that every room watches, the grace period.
+//! Going down in order: the signals, the drain that every room watches, the grace period.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -9,12 +9,21 @@ use tokio_util::task::TaskTracker;
 pub struct Drain {
     token: CancellationToken,
     tasks: TaskTracker,
+    /// The tasks of the drains that this one is a part of.
+    above: Vec<TaskTracker>,
 }
 
 impl Drain {
     /// A drain that has not begun.
     pub fn new() -> Drain {
         Drain::default()
+    }
+
+    /// A part of this drain: begins with it, or alone. Its tasks are waited for by both.
+    pub fn child(&self) -> Drain {
+        let mut above = self.above.clone();
+        above.push(self.tasks.clone());
+        Drain { token: self.token.child_token(), tasks: TaskTracker::new(), above }
     }
 
     /// Begins it.
@@ -35,7 +44,11 @@ impl Drain {
 
     /// Starts a task that the drain waits for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+        let counted: Vec<_> = self.above.iter().map(TaskTracker::token).collect();
+        self.tasks.spawn(async move {
+            task.await;
+            drop(counted);
+        });
     }
 
     /// Waits until every task started with [`Drain::spawn`] has ended.
@@ -43,20 +56,83 @@ impl Drain {
         self.tasks.close();
         self.tasks.wait().await;
     }
+
+    /// Whether every task has ended, once it has begun.
+    pub fn has_finished(&self) -> bool {
+        self.tasks.is_closed() && self.tasks.is_empty()
+    }
 }
 
-/// Ends at the first SIGTERM or SIGINT, and says which it was.
-///
-/// # Errors
-/// The handlers cannot be installed.
-pub fn signals() -> Result<impl Future<Output = &'static str>, std::io::Error> {
-    // Installed here, not in the future: a signal that comes before it is polled must count.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
+/// What the process is told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Go down; the signal's name.
+    Stop(&'static str),
+    /// Read the config again (SIGHUP).
+    Reload,
+}
+
+/// The signals that are listened to.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
+}
+
+impl Signals {
+    /// Listens from now on: what comes before [`Signals::next`] is called counts.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub fn listen() -> Result<Signals, std::io::Error> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one that ends the process; a wish to reload is not kept for later.
+    pub async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Signal::Stop(signal) = self.next().await {
+                return signal;
+            }
         }
-    })
+    }
+
+    /// The next one. Those of one kind that come together are one; the end goes first.
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_drains_alone_or_with_its_parent_which_waits_for_it() {
+        let parent = Drain::new();
+        let (one, other) = (parent.child(), parent.child());
+        for drain in [&one, &other] {
+            let begun = drain.clone();
+            drain.spawn(async move { begun.begun().await });
+        }
+        one.begin();
+        one.finished().await;
+        assert!(one.has_finished() && !parent.has_begun() && !other.has_begun());
+        let second = std::time::Duration::from_secs(1);
+        let early = tokio::time::timeout(second, parent.finished()).await;
+        assert!(early.is_err(), "the other one is not done");
+        parent.begin();
+        parent.finished().await;
+        assert!(other.has_begun());
+    }
 }

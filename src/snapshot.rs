@@ -1,12 +1,13 @@
 //! What is served right now: one slot per source, written by its refresher, read by everybody.
 //! Reading takes no lock and makes no allocation; liveness is decided here, on each read, whatever
-//! the timers did. Knows nothing of the store or of the upstream.
+//! the timers did. Which slots there are is replaced whole, by a reload of the config. Knows nothing
+//! of the store or of the upstream.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::watch;
 
 use crate::clock::Now;
@@ -52,105 +53,151 @@ impl Published {
     }
 }
 
-/// One source's place in the snapshot.
+/// One source's place in the snapshot. Cheap to clone: each clone is the same place.
+#[derive(Debug, Clone)]
+pub struct Slot(Arc<Place>);
+
 #[derive(Debug)]
-struct Slot {
+struct Place {
     name: SourceName,
     current: ArcSwapOption<Published>,
     generation: watch::Sender<Option<Generation>>,
 }
 
-#[derive(Debug)]
-struct Slots {
-    slots: Vec<Slot>,
-    by_name: HashMap<SourceName, usize>,
-}
-
-/// Makes the snapshot of these sources, all absent: a [`Publisher`] for each, in the same order,
-/// and the [`Reader`] for everybody.
-pub fn snapshot(names: impl IntoIterator<Item = SourceName>) -> (Vec<Publisher>, Reader) {
-    let slots: Vec<Slot> = names
-        .into_iter()
-        .map(|name| Slot {
+impl Slot {
+    /// An empty place, which no reader sees before [`Roster::serve`] has put it in.
+    pub fn empty(name: SourceName) -> Slot {
+        Slot(Arc::new(Place {
             name,
             current: ArcSwapOption::empty(),
             generation: watch::Sender::new(None),
-        })
-        .collect();
-    let by_name = slots.iter().enumerate().map(|(at, slot)| (slot.name.clone(), at)).collect();
-    let slots = Arc::new(Slots { slots, by_name });
-    let publishers =
-        (0..slots.slots.len()).map(|at| Publisher { slots: Arc::clone(&slots), at }).collect();
-    (publishers, Reader { slots })
+        }))
+    }
+
+    /// The right to publish here. To be given to one refresher at a time.
+    pub fn publisher(&self) -> Publisher {
+        Publisher { slot: self.clone() }
+    }
+
+    /// What it holds, live or not.
+    pub fn current(&self) -> Option<Arc<Published>> {
+        self.0.current.load_full()
+    }
+}
+
+/// The slots that are read at one time.
+#[derive(Debug, Default)]
+struct Slots {
+    /// In the order of the config.
+    slots: Vec<Slot>,
+    by_name: HashMap<SourceName, Slot>,
+}
+
+/// The right to say which sources are served. The composition root holds it, and nobody else.
+#[derive(Debug, Default)]
+pub struct Roster {
+    slots: Arc<ArcSwap<Slots>>,
+}
+
+impl Roster {
+    /// Serves these slots and no others from now on, in this order. A slot that was served before
+    /// is carried over with its token and its watchers. One that is left out is gone for readers at
+    /// once; its watchers end when its publisher is dropped too.
+    pub fn serve(&mut self, slots: impl IntoIterator<Item = Slot>) {
+        let slots: Vec<Slot> = slots.into_iter().collect();
+        let by_name = slots.iter().map(|slot| (slot.0.name.clone(), slot.clone())).collect();
+        self.slots.store(Arc::new(Slots { slots, by_name }));
+    }
+
+    /// The right to read what is served.
+    pub fn reader(&self) -> Reader {
+        Reader { slots: Arc::clone(&self.slots) }
+    }
+}
+
+/// Makes the snapshot of these sources, all absent, for a set of sources that never changes: a
+/// [`Publisher`] for each, in the same order, and the [`Reader`] for everybody.
+pub fn snapshot(names: impl IntoIterator<Item = SourceName>) -> (Vec<Publisher>, Reader) {
+    let slots: Vec<Slot> = names.into_iter().map(Slot::empty).collect();
+    let publishers = slots.iter().map(Slot::publisher).collect();
+    let mut roster = Roster::default();
+    roster.serve(slots);
+    (publishers, roster.reader())
 }
 
 /// The right to publish one source's token. Its refresher holds it, and nobody else.
 #[derive(Debug)]
 pub struct Publisher {
-    slots: Arc<Slots>,
-    at: usize,
+    slot: Slot,
 }
 
 impl Publisher {
-    fn slot(&self) -> &Slot {
-        &self.slots.slots[self.at]
-    }
-
     /// Whose token this publishes.
     pub fn name(&self) -> &SourceName {
-        &self.slot().name
+        &self.slot.0.name
     }
 
     /// Makes `published` what every reader sees from now on.
     pub fn publish(&self, published: Arc<Published>) {
-        let slot = self.slot();
+        let place = &self.slot.0;
         let generation = Some(published.record.generation);
-        slot.current.store(Some(published));
+        place.current.store(Some(published));
         // After the store: who is woken must see the new value.
-        slot.generation.send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
+        place.generation.send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
     }
 
     /// What this slot holds, live or not.
     pub fn current(&self) -> Option<Arc<Published>> {
-        self.slot().current.load_full()
+        self.slot.current()
     }
 }
 
 /// The right to read every source's token. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    slots: Arc<Slots>,
+    slots: Arc<ArcSwap<Slots>>,
 }
 
 impl Reader {
     /// The live token of a source; `None` if there is no such source, or no token, or it has ended.
     pub fn live(&self, name: &str, now: Now) -> Option<LiveToken> {
-        let slot = &self.slots.slots[*self.slots.by_name.get(name)?];
-        LiveToken::of(slot, now)
-    }
-
-    /// Every live token with its source, in the order of the config.
-    pub fn all_live(&self, now: Now) -> impl Iterator<Item = (&SourceName, LiveToken)> {
-        self.slots
-            .slots
-            .iter()
-            .filter_map(move |slot| Some((&slot.name, LiveToken::of(slot, now)?)))
+        LiveToken::of(self.slots.load().by_name.get(name)?, now)
     }
 
     /// The configured source of this name.
-    pub fn source(&self, name: &str) -> Option<&SourceName> {
-        self.slots.by_name.get_key_value(name).map(|(name, _)| name)
+    pub fn source(&self, name: &str) -> Option<SourceName> {
+        self.slots.load().by_name.get(name).map(|slot| slot.0.name.clone())
+    }
+
+    /// Tells each change of a source's value, by its generation; `None` until there is a first one.
+    /// It ends some time after the source is served no more.
+    pub fn changes(&self, name: &str) -> Option<watch::Receiver<Option<Generation>>> {
+        Some(self.slots.load().by_name.get(name)?.0.generation.subscribe())
+    }
+
+    /// The sources as they are now, to go through them: a reload meanwhile does not change a view.
+    pub fn view(&self) -> View {
+        View { slots: self.slots.load_full() }
+    }
+}
+
+/// Which sources are served at one moment; their tokens are those of the moment they are read.
+/// Hold it briefly: it keeps what a reload has removed.
+#[derive(Debug)]
+pub struct View {
+    slots: Arc<Slots>,
+}
+
+impl View {
+    /// Every live token with its source, in the order of the config.
+    pub fn all_live(&self, now: Now) -> impl Iterator<Item = (&SourceName, LiveToken)> {
+        let slots = self.slots.slots.iter();
+        slots.filter_map(move |slot| Some((&slot.0.name, LiveToken::of(slot, now)?)))
     }
 
     /// Every configured source, in the order of the config.
     pub fn sources(&self) -> impl ExactSizeIterator<Item = &SourceName> {
-        self.slots.slots.iter().map(|slot| &slot.name)
-    }
-
-    /// Tells each change of a source's value, by its generation; `None` until there is a first one.
-    pub fn changes(&self, name: &str) -> Option<watch::Receiver<Option<Generation>>> {
-        let slot = &self.slots.slots[*self.slots.by_name.get(name)?];
-        Some(slot.generation.subscribe())
+        self.slots.slots.iter().map(|slot| &slot.0.name)
     }
 }
 
@@ -163,7 +210,7 @@ pub struct LiveToken {
 
 impl LiveToken {
     fn of(slot: &Slot, now: Now) -> Option<LiveToken> {
-        let published = slot.current.load();
+        let published = slot.0.current.load();
         let promised = published.as_ref()?.promised_life(now)?;
         Some(LiveToken { published, promised })
     }
@@ -274,5 +321,36 @@ mod tests {
         publishers[0].publish(Arc::new(Published { in_doubt_since: Some(at(1)), ..first }));
         assert!(!changes.has_changed().unwrap());
         assert!(reader.changes("u").is_none());
+    }
+
+    #[test]
+    fn a_slot_that_is_carried_over_keeps_its_token_and_its_watchers() {
+        let slot = |name| Slot::empty(SourceName::parse(name).unwrap());
+        let (kept, left) = (slot("kept"), slot("left"));
+        let (keeper, leaver) = (kept.publisher(), left.publisher());
+        let mut roster = Roster::default();
+        let reader = roster.reader();
+        roster.serve([left, kept.clone()]);
+        leaver.publish(Arc::new(published(100, 10, None)));
+        let (mut changes, mut last) =
+            (reader.changes("kept").unwrap(), reader.changes("left").unwrap());
+        let before = reader.view();
+
+        roster.serve([kept, slot("added")]);
+        assert_eq!(
+            reader.view().sources().map(SourceName::as_str).collect::<Vec<_>>(),
+            ["kept", "added"]
+        );
+        assert!(reader.live("left", at(0)).is_none() && reader.source("left").is_none());
+        assert!(reader.changes("left").is_none());
+        assert_eq!(before.all_live(at(0)).count(), 1, "a view is of its moment");
+        keeper.publish(Arc::new(published(100, 10, None)));
+        assert!(changes.has_changed().unwrap() && reader.live("kept", at(0)).is_some());
+        changes.mark_unchanged();
+
+        drop((before, leaver));
+        last.mark_unchanged();
+        assert!(last.has_changed().is_err(), "the watchers of a source that is gone end");
+        assert_eq!(changes.has_changed().ok(), Some(false));
     }
 }

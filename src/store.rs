@@ -27,8 +27,8 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// How often a locked directory is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// How many writes may wait for the disk. Each source has one at most.
-const MAX_QUEUED_WRITES: usize = 16 * 1024;
+/// How many jobs may wait for the disk. Each source has one at most.
+const MAX_QUEUED: usize = 16 * 1024;
 
 /// How many writes share a flush at most, so that the first of a flood is not kept waiting.
 const MAX_BATCH: usize = 1024;
@@ -84,6 +84,12 @@ pub struct Restored {
     pub memory_only: Option<StoreError>,
 }
 
+/// What the store's thread is asked for.
+enum Job {
+    Write(Write),
+    Read { name: SourceName, found: oneshot::Sender<Option<TokenRecord>> },
+}
+
 struct Write {
     key: Vec<u8>,
     bytes: Vec<u8>,
@@ -94,7 +100,7 @@ struct Write {
 /// [`Closing::wait`] has returned.
 #[derive(Debug, Clone)]
 pub struct TokenStore {
-    writes: mpsc::Sender<Write>,
+    jobs: mpsc::Sender<Job>,
 }
 
 /// Tells when the store has let go of its directory.
@@ -131,12 +137,12 @@ pub fn open(
     let restored = disk
         .open()
         .unwrap_or_else(|error| Restored { memory_only: Some(error), ..Restored::default() });
-    let (writes, queue) = mpsc::channel(MAX_QUEUED_WRITES);
+    let (jobs, queue) = mpsc::channel(MAX_QUEUED);
     let thread = std::thread::Builder::new()
         .name("store".into())
         .spawn(move || disk.serve(queue))
         .expect("a thread can be started: the runtime has just started its own");
-    Ok((TokenStore { writes }, restored, Closing(thread)))
+    Ok((TokenStore { jobs }, restored, Closing(thread)))
 }
 
 /// Keeps records; what the engine needs of a store.
@@ -162,6 +168,16 @@ pub trait RecordStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
+impl TokenStore {
+    /// The record of a source as it is on disk, after every write that was asked for before. `None`
+    /// if there is none, or the disk does not give it.
+    pub async fn get(&self, name: &SourceName) -> Option<TokenRecord> {
+        let (found, record) = oneshot::channel();
+        self.jobs.send(Job::Read { name: name.clone(), found }).await.ok()?;
+        record.await.ok().flatten()
+    }
+}
+
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
         self.write(name.as_str().as_bytes().to_vec(), format::encode(record)).await
@@ -176,7 +192,7 @@ impl TokenStore {
     async fn write(&self, key: Vec<u8>, bytes: Vec<u8>) -> Result<(), StoreError> {
         let (done, outcome) = oneshot::channel();
         let gone = || StoreError("the store has stopped".into());
-        self.writes.send(Write { key, bytes, done }).await.map_err(|_| gone())?;
+        self.jobs.send(Job::Write(Write { key, bytes, done })).await.map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -281,33 +297,51 @@ impl Disk {
             .map_err(|error| StoreError(format!("{} cannot be moved: {error}", path.display())))
     }
 
-    /// Carries out writes until every [`TokenStore`] is gone.
-    fn serve(mut self, mut queue: mpsc::Receiver<Write>) {
-        let mut batch = Vec::new();
+    /// Carries out what is asked for until every [`TokenStore`] is gone.
+    fn serve(mut self, mut queue: mpsc::Receiver<Job>) {
+        let (mut writes, mut reads) = (Vec::new(), Vec::new());
         while let Some(first) = queue.blocking_recv() {
-            batch.push(first);
-            while batch.len() < MAX_BATCH
-                && let Ok(next) = queue.try_recv()
-            {
-                batch.push(next);
+            let mut next = Some(first);
+            while let Some(job) = next {
+                match job {
+                    Job::Write(write) => writes.push(write),
+                    Job::Read { name, found } => reads.push((name, found)),
+                }
+                let full = writes.len() + reads.len() >= MAX_BATCH;
+                next = if full { None } else { queue.try_recv().ok() };
             }
-            let outcome = self.write(&batch);
+            let outcome = if writes.is_empty() { Ok(()) } else { self.write(&writes) };
             if outcome.is_err() {
                 // sled refuses everything after its first failed write: start from the file.
                 self.database = None;
             }
-            for write in batch.drain(..) {
-                // Whoever gave up waiting does not want to know.
+            // Whoever gave up waiting does not want to know, here and below.
+            for write in writes.drain(..) {
                 let _ = write.done.send(outcome.clone());
+            }
+            // After the writes, some of which were asked for before.
+            for (name, found) in reads.drain(..) {
+                let _ = found.send(self.read(&name));
             }
         }
     }
 
-    fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
+    fn read(&mut self, name: &SourceName) -> Option<TokenRecord> {
+        let tree = &self.opened().ok()?.tree;
+        let bytes = contained(|| tree.get(name.as_str())).ok()??;
+        decoded(name, &bytes)
+    }
+
+    /// The database, which is opened again if the disk refused before.
+    fn opened(&mut self) -> Result<&Database, StoreError> {
         if self.database.is_none() {
             self.open()?;
         }
-        let database = self.database.as_ref().expect("`open` has just succeeded");
+        Ok(self.database.as_ref().expect("`open` has just succeeded"))
+    }
+
+    fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
+        let database = self.opened()?;
         contained(|| {
             for write in batch {
                 database.tree.insert(&write.key, write.bytes.as_slice())?;
@@ -416,16 +450,24 @@ fn read_all(tree: &sled::Db) -> Result<Restored, StoreError> {
 
 fn read_record(key: &[u8], value: &[u8]) -> Option<(SourceName, TokenRecord)> {
     let name = String::from_utf8_lossy(key);
-    match (SourceName::parse(&name), format::decode(value)) {
-        (Ok(name), Ok(record)) => return Some((name, record)),
-        (Err(_), _) => {
+    match SourceName::parse(&name) {
+        Ok(name) => decoded(&name, value).map(|record| (name, record)),
+        Err(_) => {
             tracing::warn!(name = %name.escape_debug(), "a stored record has a name that no source can have; it is left out");
-        }
-        (_, Err(broken)) => {
-            tracing::error!(source = %name, cause = %broken, "a stored record is broken and left out; the token is fetched anew");
+            None
         }
     }
-    None
+}
+
+/// The record in these bytes; a broken one is left out, loudly.
+fn decoded(name: &SourceName, bytes: &[u8]) -> Option<TokenRecord> {
+    match format::decode(bytes) {
+        Ok(record) => Some(record),
+        Err(broken) => {
+            tracing::error!(source = %name, cause = %broken, "a stored record is broken and left out; the token is fetched anew");
+            None
+        }
+    }
 }
 
 /// Runs what calls sled, whose broken invariants are panics: here they are failures.

@@ -107,12 +107,13 @@ pub struct Refresher<U, S> {
 impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     /// A refresher of `source`, with what the store held of it. A live record is published at once.
     pub fn new(
-        source: TokenSource,
+        source: impl Into<Arc<TokenSource>>,
         restored: Option<TokenRecord>,
         publisher: Publisher,
         queue: RequestQueue,
         tools: Tools<U, S>,
     ) -> Refresher<U, S> {
+        let source: Arc<TokenSource> = source.into();
         let changes =
             source.dependencies.iter().filter_map(|name| tools.reader.changes(name.as_str()));
         let changes = changes.collect();
@@ -120,7 +121,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let account =
             Account { name: source.account.clone(), endpoint: source.url.path().to_owned() };
         let mut refresher = Refresher {
-            source: Arc::new(source),
+            source,
             account,
             publisher,
             queue,
@@ -152,9 +153,14 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     /// published; the other sources notice nothing.
     pub async fn run(mut self) {
         let mut panics = 0_u32;
-        while AssertUnwindSafe(self.refresh_until_drained()).catch_unwind().await.is_err() {
-            panics += 1;
+        loop {
+            let begun = self.tools.clock.now();
+            if AssertUnwindSafe(self.refresh_until_drained()).catch_unwind().await.is_ok() {
+                return;
+            }
             let (first, longest) = RESTART_WAIT;
+            let held = self.tools.clock.now().since(begun) > longest;
+            panics = if held { 0 } else { panics + 1 };
             let wait = first.saturating_mul(1 << panics.min(6)).min(longest);
             tracing::error!(source = %self.source.name, restart_in = ?wait, "a refresher panicked; this is a bug, please report it");
             self.work = None;
@@ -346,9 +352,16 @@ async fn any_change(changes: &mut [watch::Receiver<Option<Generation>>]) {
     if changes.is_empty() {
         std::future::pending::<()>().await;
     }
-    let waits = changes.iter_mut().map(|change| change.changed().boxed());
-    // The senders live as long as the snapshot, which this task holds.
-    let _ = select_all(waits).await;
+    let waits = changes.iter_mut().map(|change| {
+        async {
+            if change.changed().await.is_err() {
+                // A reload has removed the dependency, and is about to end this task too.
+                std::future::pending::<()>().await;
+            }
+        }
+        .boxed()
+    });
+    select_all(waits).await;
 }
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
 //! The one way back into the engine: "another token, please". Carries wishes; decides nothing.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::refresh::switchboard::{Line, Lines, Switchboard};
 use crate::snapshot::Published;
 use crate::token::{Generation, Secret, SourceName};
 
 /// How many wishes may be on their way to one source's refresher, which takes them in at once.
-const MAX_QUEUED: usize = 1_024;
+pub(super) const MAX_QUEUED: usize = 1_024;
 
 /// How long anybody waits for an answer. An attempt is bounded by its timeout, the disk's patience
 /// and the same again for a refused dependency; this is beyond all of them.
@@ -162,22 +163,25 @@ pub struct RefreshRequest {
 /// Boxed, since a channel keeps room for a block of them, for each of ten thousand sources.
 pub type RequestQueue = mpsc::Receiver<Box<RefreshRequest>>;
 
-/// Makes the handle for these sources and each one's [`RequestQueue`], in the same order.
+/// Makes the handle for a set of sources that never changes, and each one's [`RequestQueue`], in the
+/// same order.
 pub fn queue(names: impl IntoIterator<Item = SourceName>) -> (Vec<RequestQueue>, RefreshHandle) {
-    let (queues, senders) = names
+    let (queues, lines): (Vec<_>, Vec<_>) = names
         .into_iter()
         .map(|name| {
-            let (sender, queue) = mpsc::channel(MAX_QUEUED);
-            (queue, (name, sender))
+            let (line, queue) = Line::new();
+            (queue, (name, line))
         })
         .unzip();
-    (queues, RefreshHandle { senders: Arc::new(senders) })
+    let mut switchboard = Switchboard::default();
+    switchboard.connect(lines);
+    (queues, switchboard.handle())
 }
 
 /// The right to ask for a refresh. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct RefreshHandle {
-    senders: Arc<HashMap<SourceName, mpsc::Sender<Box<RefreshRequest>>>>,
+    pub(super) lines: Arc<ArcSwap<Lines>>,
 }
 
 impl RefreshHandle {
@@ -187,17 +191,34 @@ impl RefreshHandle {
     /// # Errors
     /// See [`RefreshError`]; the current token, if any, goes on being served.
     pub async fn ask(&self, source: &str, wish: Wish) -> Result<Arc<Published>, RefreshError> {
-        let sender = self.senders.get(source).ok_or(RefreshError::UnknownSource)?;
-        let (reply, answer) = oneshot::channel();
-        let request = Box::new(RefreshRequest { wish, reply });
-        sender.try_send(request).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => RefreshError::TooMany,
-            mpsc::error::TrySendError::Closed(_) => RefreshError::Draining,
-        })?;
-        match tokio::time::timeout(MAX_WAIT, answer).await {
-            Err(_) => Err(RefreshError::TimedOut),
-            Ok(answer) => answer.unwrap_or(Err(RefreshError::Lost)),
+        let answer = tokio::time::timeout(MAX_WAIT, self.ask_until_believed(source, wish));
+        answer.await.unwrap_or(Err(RefreshError::TimedOut))
+    }
+
+    async fn ask_until_believed(
+        &self,
+        source: &str,
+        wish: Wish,
+    ) -> Result<Arc<Published>, RefreshError> {
+        loop {
+            let line = self.lines.load().get(source).cloned().ok_or(RefreshError::UnknownSource)?;
+            let (reply, answer) = oneshot::channel();
+            let answer = match line.0.try_send(Box::new(RefreshRequest { wish, reply })) {
+                Ok(()) => answer.await.unwrap_or(Err(RefreshError::Lost)),
+                Err(mpsc::error::TrySendError::Full(_)) => Err(RefreshError::TooMany),
+                Err(mpsc::error::TrySendError::Closed(_)) => Err(RefreshError::Draining),
+            };
+            if self.leads_through(source, &line) {
+                return answer;
+            }
+            // A reload let that refresher go meanwhile, so its answer may be of a token that is not
+            // served any more: whoever is in its place knows. If nobody is, the source is gone.
         }
+    }
+
+    /// Whether a source is still asked through `line`.
+    fn leads_through(&self, source: &str, line: &Line) -> bool {
+        self.lines.load().get(source).is_some_and(|current| current.0.same_channel(&line.0))
     }
 }
 

@@ -56,6 +56,34 @@ async fn what_was_put_is_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn one_record_is_read_as_it_was_last_put() {
+    let dir = tempfile::tempdir().unwrap();
+    with(dir.path(), async |store| {
+        assert_eq!(store.get(&name("a")).await, None);
+        store.put(&name("a"), &record("first")).await.unwrap();
+        let (second, read) = (record("second"), name("a"));
+        let (put, got) = tokio::join!(store.put(&read, &second), store.get(&read));
+        assert_eq!(
+            (put, got),
+            (Ok(()), Some(record("second"))),
+            "a read waits for writes before it"
+        );
+        store.put(&name("b"), &record("other")).await.unwrap();
+        assert_eq!(store.get(&name("a")).await, Some(record("second")));
+    })
+    .await;
+    let database = sled::open(dir.path().join(DATABASE)).unwrap();
+    database.insert("b", b"garbage").unwrap();
+    database.flush().unwrap();
+    drop(database);
+    with(dir.path(), async |store| {
+        assert_eq!(store.get(&name("b")).await, None);
+        assert_eq!(store.get(&name("a")).await, Some(record("second")));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_thousand_writes_at_once_are_all_kept() {
     let dir = tempfile::tempdir().unwrap();
     with(dir.path(), async |store| {

@@ -8,5 +8,6 @@ mod faults;
 mod interop;
 mod program;
 mod refresh;
+mod reload;
 mod secrets;
 mod support;

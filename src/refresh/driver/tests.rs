@@ -907,3 +907,14 @@ async fn an_unknown_source_is_refused() {
     let any = Wish::Any { force: false };
     assert_eq!(world.ask("nope", any).await, Err(RefreshError::UnknownSource));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_is_gone_wakes_nobody() {
+    let (gone, stays) = (watch::Sender::new(None), watch::Sender::new(None));
+    let mut changes = [gone.subscribe(), stays.subscribe()];
+    drop(gone);
+    let hour = Duration::from_secs(HOUR);
+    assert!(tokio::time::timeout(hour, any_change(&mut changes)).await.is_err());
+    stays.send_replace(Some(Generation(1)));
+    assert!(tokio::time::timeout(hour, any_change(&mut changes)).await.is_ok());
+}

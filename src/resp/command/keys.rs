@@ -116,10 +116,9 @@ fn to_seconds(millis: i64) -> i64 {
 /// `KEYS pattern`
 pub(super) fn keys(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let pattern = args.at(1);
-    let shared = ctx.shared;
-    ctx.charge(shared.reader.sources().len());
-    let found: Vec<_> = shared
-        .reader
+    let view = ctx.shared.reader.view();
+    ctx.charge(view.sources().len());
+    let found: Vec<_> = view
         .all_live(ctx.now)
         .map(|(name, _)| name.as_str().as_bytes())
         .filter(|name| matches(pattern, name, Case::Sensitive))
@@ -138,14 +137,15 @@ pub(super) fn dbsize(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
 
 /// How many tokens are live.
 pub(super) fn live_count(ctx: &mut Context<'_>) -> usize {
-    ctx.charge(ctx.shared.reader.sources().len());
-    ctx.shared.reader.all_live(ctx.now).count()
+    let view = ctx.shared.reader.view();
+    ctx.charge(view.sources().len());
+    view.all_live(ctx.now).count()
 }
 
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 ///
 /// The cursor is a position in the config, so each token that lives all the time is shown exactly
-/// once.
+/// once, unless a reload of the config moves it meanwhile.
 pub(super) fn scan(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let Some(cursor) = cursor(args.at(1)) else {
         ctx.reply.error("ERR invalid cursor");
@@ -174,7 +174,8 @@ pub(super) fn scan(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         at += 2;
     }
     let (shared, now) = (ctx.shared, ctx.now);
-    let sources = shared.reader.sources();
+    let view = shared.reader.view();
+    let sources = view.sources();
     let next = cursor.saturating_add(count);
     let next = if next < sources.len() { next } else { 0 };
     ctx.charge(count.min(sources.len()));

@@ -88,7 +88,8 @@ fn keyspace(ctx: &mut Context<'_>, text: &mut String) {
     if live == 0 {
         return;
     }
-    let lives = ctx.shared.reader.all_live(ctx.now).map(|(_, token)| token.promised_life());
+    let view = ctx.shared.reader.view();
+    let lives = view.all_live(ctx.now).map(|(_, token)| token.promised_life());
     let total = lives.fold(Duration::ZERO, Duration::saturating_add);
     let average = total.as_millis() / (live as u128);
     line(text, format_args!("db0:keys={live},expires={live},avg_ttl={average}"));

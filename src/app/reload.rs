@@ -1,0 +1,161 @@
+//! A reload of the config: what it changes and what it cannot, and what the operator is told. The
+//! refreshers themselves are started and let go in `running`.
+
+use std::path::Path;
+
+use crate::config::{self, Config, ConfigErrors, Environment, RespConfig, TokenSource};
+use crate::token::SourceName;
+
+use super::Server;
+
+/// How many names of sources a log line holds.
+const MAX_NAMES: usize = 20;
+
+/// Whether two configs agree in a setting.
+type Same = fn(&Config, &Config) -> bool;
+
+/// Every setting that holds from the start to the end.
+const FIXED: &[(&str, Same)] = &[
+    ("http.bind", |a, b| a.http.bind == b.http.bind),
+    ("http.max_connections", |a, b| a.http.max_connections == b.http.max_connections),
+    ("http.header_timeout", |a, b| a.http.header_timeout == b.http.header_timeout),
+    ("http.idle_timeout", |a, b| a.http.idle_timeout == b.http.idle_timeout),
+    ("resp.enabled", |a, b| a.resp.is_some() == b.resp.is_some()),
+    ("resp.bind", |a, b| same_resp(a, b, |a, b| a.bind == b.bind)),
+    ("resp.password", |a, b| same_resp(a, b, |a, b| a.password == b.password)),
+    ("resp.max_connections", |a, b| same_resp(a, b, |a, b| a.max_connections == b.max_connections)),
+    ("resp.idle_timeout", |a, b| same_resp(a, b, |a, b| a.idle_timeout == b.idle_timeout)),
+    ("store.path", |a, b| a.store.path == b.store.path),
+    ("request_secret", |a, b| a.request_secret == b.request_secret),
+    ("outbound.ca_file", |a, b| a.outbound.ca_file == b.outbound.ca_file),
+    ("outbound.proxy", |a, b| a.outbound.proxy == b.outbound.proxy),
+    ("log.level", |a, b| a.log.level == b.log.level),
+    ("log.format", |a, b| a.log.format == b.log.format),
+    ("log.dir", |a, b| a.log.dir == b.log.dir),
+    ("log.keep", |a, b| a.log.keep == b.log.keep),
+];
+
+/// Where the listener is switched on or off, that is what needs the restart.
+fn same_resp(a: &Config, b: &Config, same: impl Fn(&RespConfig, &RespConfig) -> bool) -> bool {
+    match (&a.resp, &b.resp) {
+        (Some(a), Some(b)) => same(a, b),
+        _ => true,
+    }
+}
+
+/// What becomes of a source that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing has changed: nothing happens to it.
+    Kept,
+    /// It is refreshed otherwise; its tokens are the same, and go on being served.
+    Restarted,
+    /// Its tokens are others than before, and those before are not served any more.
+    Replaced,
+    /// There was none of this name.
+    Added,
+}
+
+impl Fate {
+    /// Of a source that is wanted, by the one of its name that runs.
+    pub(super) fn of(running: Option<&TokenSource>, wanted: &TokenSource) -> Fate {
+        match running {
+            None => Fate::Added,
+            Some(running) if running == wanted => Fate::Kept,
+            Some(running) if running.identity == wanted.identity => Fate::Restarted,
+            Some(_) => Fate::Replaced,
+        }
+    }
+}
+
+/// What a reload did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// How many sources were left alone.
+    pub kept: usize,
+    /// The sources that were restarted.
+    pub changed: Vec<SourceName>,
+    /// The sources that are not served any more.
+    pub removed: Vec<SourceName>,
+    /// The sources that are new.
+    pub added: Vec<SourceName>,
+    /// The settings that differ from those the server was started with, and wait for a restart.
+    pub need_restart: Vec<&'static str>,
+}
+
+impl Reloaded {
+    pub(super) fn note(&mut self, fate: Fate, name: &SourceName) {
+        match fate {
+            Fate::Kept => self.kept += 1,
+            Fate::Restarted | Fate::Replaced => self.changed.push(name.clone()),
+            Fate::Added => self.added.push(name.clone()),
+        }
+    }
+
+    fn log(&self) {
+        let Reloaded { kept, changed, removed, added, need_restart } = self;
+        if !need_restart.is_empty() {
+            tracing::warn!(
+                settings = need_restart.join(", "),
+                "these settings have changed and need a restart; until then the old ones hold"
+            );
+        }
+        tracing::info!(
+            kept,
+            changed = listed(changed),
+            removed = listed(removed),
+            added = listed(added),
+            "config reloaded"
+        );
+    }
+}
+
+impl Server {
+    /// Reads the config again and goes over to it. Sources that have not changed notice nothing. What
+    /// was done, or why nothing was, is in the log.
+    ///
+    /// # Errors
+    /// Every mistake in the config; then everything goes on as before.
+    pub fn reload(
+        &mut self,
+        file: &Path,
+        environment: &Environment,
+    ) -> Result<Reloaded, ConfigErrors> {
+        let config = config::load(file, environment).inspect_err(|errors| {
+            for mistake in errors.mistakes() {
+                tracing::error!(
+                    setting = mistake.path,
+                    mistake = mistake.message,
+                    "config mistake"
+                );
+            }
+            tracing::error!(
+                file = %file.display(), mistakes = errors.mistakes().len(),
+                "the config is not reloaded; everything goes on as before"
+            );
+        })?;
+        let need_restart = differing(&self.settings, &config);
+        self.settings.grace_period = config.grace_period;
+        let reloaded = Reloaded { need_restart, ..self.running.change_to(config.sources) };
+        reloaded.log();
+        Ok(reloaded)
+    }
+}
+
+/// The fixed settings in which two configs differ.
+fn differing(a: &Config, b: &Config) -> Vec<&'static str> {
+    FIXED.iter().filter(|(_, same)| !same(a, b)).map(|(name, _)| *name).collect()
+}
+
+/// Names for a log line; of many, the first.
+fn listed(names: &[SourceName]) -> String {
+    let shown: Vec<&str> = names.iter().take(MAX_NAMES).map(SourceName::as_str).collect();
+    let mut text = shown.join(", ");
+    if names.len() > shown.len() {
+        text.push_str(&format!(" and {} more", names.len() - shown.len()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
