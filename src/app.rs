@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use crate::clock::{self, SharedClock};
-use crate::config::Config;
+use crate::config::{Config, HttpConfig, RespConfig};
 use crate::http::{self, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
@@ -101,7 +101,7 @@ pub struct Server {
 /// See [`StartError`]. An upstream or a disk that does not work is not one: the server starts, and
 /// says so.
 pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, StartError> {
-    share_descriptors(&mut config);
+    let (http_config, resp_config) = share_descriptors(&config);
     let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
     let dir = config.store.path.clone();
     let (token_store, restored, closing) = in_blocking({
@@ -141,8 +141,8 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         clock: Arc::clone(&clock),
         secret,
     };
-    drain.spawn(http::serve(http_listener, config.http.clone(), parts, drain.clone()));
-    if let (Some((listener, _)), Some(config)) = (resp_listener, config.resp.clone()) {
+    drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
+    if let (Some((listener, _)), Some(config)) = (resp_listener, resp_config) {
         let parts = RespParts { reader, clock };
         drain.spawn(resp::serve(listener, config, parts, drain.clone()));
     }
@@ -222,28 +222,31 @@ async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secr
 /// Each connection takes a descriptor, and the default soft limit is a small one. Where even the hard
 /// one is too small for both listeners, they share what there is: connections to one must not keep
 /// the other, or the upstream, from having any.
-fn share_descriptors(config: &mut Config) {
+fn share_descriptors(config: &Config) -> (HttpConfig, Option<RespConfig>) {
+    let (mut http, mut resp) = (config.http.clone(), config.resp.clone());
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
         Err(error) => {
             tracing::warn!(%error, "the limit on open descriptors cannot be raised");
-            return;
+            return (http, resp);
         }
     };
-    let http = &mut config.http.max_connections;
-    let mut none = 0;
-    let resp = config.resp.as_mut().map_or(&mut none, |resp| &mut resp.max_connections);
-    let wanted = *http + *resp;
+    let wanted_by_resp = resp.as_ref().map_or(0, |resp| resp.max_connections);
+    let wanted = http.max_connections + wanted_by_resp;
     let there_are = limit.saturating_sub(OWN_DESCRIPTORS).max(2);
     if wanted > there_are {
-        *http = (*http * there_are / wanted).max(1);
-        *resp = *resp * there_are / wanted;
+        let share = |wanted_by_one: usize| (wanted_by_one * there_are / wanted).max(1);
+        http.max_connections = share(http.max_connections);
+        if let Some(resp) = &mut resp {
+            resp.max_connections = share(resp.max_connections);
+        }
         tracing::warn!(
             descriptors = limit,
-            http = *http,
-            resp = *resp,
+            http = http.max_connections,
+            resp = resp.as_ref().map_or(0, |resp| resp.max_connections),
             "max_connections is more than the limit on descriptors (ulimit -n, LimitNOFILE) allows; \
              these are served at most"
         );
     }
+    (http, resp)
 }

@@ -58,7 +58,10 @@ pub(super) async fn force_refresh(
     let force = asked.force;
     let wish = match asked.stale() {
         Some(stale) => Wish::Other { refused: Refused::parse(stale), force },
-        None => Wish::Any { force },
+        None => {
+            let known = site.reader.live(source.as_str(), now);
+            Wish::Any { newer_than: known.map(|live| live.record().generation), force }
+        }
     };
     match site.refresh.ask(source.as_str(), wish).await {
         Ok(published) => {

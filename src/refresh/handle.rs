@@ -60,6 +60,8 @@ fn hex(text: &str) -> Option<[u8; 32]> {
 pub enum Wish {
     /// A client wants a fresh token and does not say why.
     Any {
+        /// The generation that was there when it asked; `None` if there was no token.
+        newer_than: Option<Generation>,
         /// See [`Wish`].
         force: bool,
     },

@@ -349,10 +349,7 @@ impl Machine {
 
     fn asked(&mut self, now: Now, id: WaiterId, wish: Wish, effects: &mut Vec<Effect>) {
         let (knows, purpose) = match wish {
-            Wish::Any { force } => {
-                let current = self.live(now).map(|current| current.record.generation);
-                (Knows::Generation(current), self.purpose(force))
-            }
+            Wish::Any { newer_than, force } => (Knows::Generation(newer_than), self.purpose(force)),
             Wish::Other { refused, force } => (Knows::Refused(refused), self.purpose(force)),
             Wish::Newer { generation } => (Knows::Generation(Some(generation)), Purpose::Scheduled),
         };

@@ -18,16 +18,16 @@ async fn server() -> TestServer {
     for (name, mut queue) in NAMES.into_iter().zip(std::mem::take(&mut server.queues)) {
         tokio::spawn(async move {
             while let Some(request) = queue.recv().await {
-                let answer = match name {
-                    "access_token" => Ok(("NEW", 6_900, 8)),
-                    "公众号" => Ok(("a\"", 300, 8)),
-                    "ended" => Ok(("X", 0, 10)),
-                    _ => Err(RefreshError::Failed {
-                        what: "40164: \"1.2.3.4\" 不在".into(),
-                        wait: None,
-                    }),
+                let failed =
+                    RefreshError::Failed { what: "40164: \"1.2.3.4\" 不在".into(), wait: None };
+                let (known, answer) = match name {
+                    "access_token" => (Some(7), Ok(("NEW", 6_900, 8))),
+                    "公众号" => (Some(8), Ok(("a\"", 300, 8))),
+                    "ended" => (None, Ok(("X", 0, 10))),
+                    _ => (None, Err(failed)),
                 };
-                assert_eq!(request.wish, Wish::Any { force: false }, "{name}");
+                let newer_than = known.map(Generation);
+                assert_eq!(request.wish, Wish::Any { newer_than, force: false }, "{name}");
                 let answer = answer.map(|(value, life, generation)| {
                     Arc::new(published(value, now, Duration::from_secs(life), generation))
                 });
@@ -197,10 +197,10 @@ async fn a_client_may_say_what_was_refused_and_force_a_new_one() {
     let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let other = |text: &str, force| Wish::Other { refused: Refused::parse(text), force };
     for (parameters, wish) in [
-        ("", Wish::Any { force: false }),
-        ("&stale=", Wish::Any { force: false }),
-        ("&force=1", Wish::Any { force: true }),
-        ("&force=yes", Wish::Any { force: false }),
+        ("", Wish::Any { newer_than: None, force: false }),
+        ("&stale=", Wish::Any { newer_than: None, force: false }),
+        ("&force=1", Wish::Any { newer_than: None, force: true }),
+        ("&force=yes", Wish::Any { newer_than: None, force: false }),
         ("&stale=old&stale=A-b_C.1", other("A-b_C.1", false)),
         (&format!("&stale={digest}&force=1"), other("abc", true)),
     ] {

@@ -391,7 +391,7 @@ async fn within_the_cooldown_a_refused_token_is_not_answered_again() {
 async fn who_does_not_say_what_was_refused_has_a_cooldown_ten_times_as_long() {
     let world = world(ONE, []);
     world.changed("access_token").await;
-    let any = Wish::Any { force: false };
+    let any = Wish::Any { newer_than: world.generation("access_token"), force: false };
     seconds(299).await;
     assert_eq!(world.ask("access_token", any).await.unwrap(), "access_token-0");
     seconds(1).await;
@@ -897,14 +897,14 @@ async fn a_drain_lets_the_fetch_under_way_finish_and_be_stored() {
     world.drain.finished().await;
     assert_eq!(world.now(), Duration::from_secs(3));
     assert_eq!(world.store.records.lock().unwrap().len(), 1);
-    let any = Wish::Any { force: false };
+    let any = Wish::Any { newer_than: None, force: false };
     assert_eq!(world.ask("access_token", any).await, Err(RefreshError::Draining));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_source_is_refused() {
     let world = world(ONE, []);
-    let any = Wish::Any { force: false };
+    let any = Wish::Any { newer_than: None, force: false };
     assert_eq!(world.ask("nope", any).await, Err(RefreshError::UnknownSource));
 }
 
