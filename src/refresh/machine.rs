@@ -363,6 +363,7 @@ impl Machine {
             expires_at: sent.wall + fetched.expires_in,
             generation,
             identity: self.identity,
+            captured: fetched.captured,
         };
         effects.push(Effect::Report(Report::Renewed {
             generation,

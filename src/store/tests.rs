@@ -19,6 +19,7 @@ fn record(value: &str) -> TokenRecord {
         generation: Generation(5),
         first_seen: at(1_800_000_000),
         identity: SourceIdentity([1; 32]),
+        captured: None,
     }
 }
 

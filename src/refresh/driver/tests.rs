@@ -425,6 +425,7 @@ fn record(source: &TokenSource, now: Now, age: u64, life: u64) -> TokenRecord {
         generation: Generation(77),
         first_seen: fetched_at,
         identity: source.identity,
+        captured: None,
     }
 }
 
