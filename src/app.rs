@@ -114,7 +114,7 @@ pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartEr
     let (queues, handle) = refresh::queue(names.iter().cloned());
     let drain = Drain::new();
     let tools = Tools {
-        upstream: Arc::new(HttpUpstream::new(outbound)),
+        upstream: Arc::new(HttpUpstream::new(outbound, Arc::clone(&clock))),
         store: token_store,
         reader: reader.clone(),
         refresh: handle.clone(),

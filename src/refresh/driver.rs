@@ -270,10 +270,7 @@ fn log(source: &SourceName, report: &Report) {
             tracing::info!(%source, %dependency, "waiting for the token of a dependency");
         }
         Report::Failed { error, streak, retry_in } => {
-            let hint_zh = match error {
-                FetchError::Refused { hint: Some(hint), .. } => hint.zh,
-                _ => "",
-            };
+            let hint_zh = error.hint_zh();
             tracing::warn!(
                 %source, %error, detail = ?error.for_log(), hint_zh, streak,
                 retry_in_s = retry_in.as_secs_f32(), "token not renewed"

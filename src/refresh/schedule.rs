@@ -18,6 +18,7 @@ fn bounds(class: FailureClass) -> (Duration, Duration) {
     let (first, longest) = match class {
         // A day of it is 1440 attempts, below WeChat's 2000 a day.
         FailureClass::Transient | FailureClass::DependencyInvalid => (1, 60),
+        FailureClass::Unknown => (5, 300),
         FailureClass::Throttled => (60, 60),
         FailureClass::QuotaSpent => (600, 600),
         FailureClass::Misconfigured => (30, 600),
@@ -68,7 +69,7 @@ mod tests {
         #[test]
         fn a_wait_is_never_zero_and_never_beyond_the_longest(streak in 0_u32.., seed: u64) {
             use FailureClass::*;
-            for class in [Transient, Throttled, QuotaSpent, Misconfigured, DependencyInvalid, DependencyAbsent] {
+            for class in [Transient, Unknown, Throttled, QuotaSpent, Misconfigured, DependencyInvalid, DependencyAbsent] {
                 let wait = retry_wait(class, streak, &mut fastrand::Rng::with_seed(seed));
                 let (first, longest) = bounds(class);
                 prop_assert!(wait >= first.mul_f64(0.79) && wait <= longest);

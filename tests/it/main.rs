@@ -10,3 +10,4 @@ mod program;
 mod refresh;
 mod secrets;
 mod support;
+mod vendors;

@@ -34,7 +34,7 @@ fn fetched(value: Secret, expires_in: Duration) -> Fetched {
 }
 
 fn errcode(errcode: i64, class: FailureClass) -> Step {
-    Step::Fail(FetchError::Refused { errcode, class, hint: None, message: String::new() })
+    Step::Fail(FetchError::refused(errcode, class))
 }
 
 #[derive(Debug)]
