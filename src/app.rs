@@ -120,7 +120,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
 
     let drain = Drain::new();
     let shared = Shared::new(restored.calls);
-    let upstream = HttpUpstream::new(outbound);
+    let upstream = HttpUpstream::new(outbound, Arc::clone(&clock));
     let mut running =
         Running::new(upstream, token_store, shared, Arc::clone(&clock), drain.clone());
     let sources = std::mem::take(&mut config.sources);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::{Config, Method, Rotation, TokenSource};
+use crate::config::{Body, Config, Method, RefreshPolicy, Rotation, TokenSource};
 use crate::duration::format_duration;
 
 /// Writes what `config` would do.
@@ -42,7 +42,8 @@ impl fmt::Display for Plan<'_> {
 }
 
 fn write_source(f: &mut fmt::Formatter<'_>, source: &TokenSource) -> fmt::Result {
-    let method = match source.method {
+    let request = &source.request;
+    let method = match request.method {
         Method::Get => "GET",
         Method::Post => "POST",
     };
@@ -52,24 +53,78 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &TokenSource) -> fmt::Result
     if let Some(port) = source.url.port() {
         write!(f, ":{port}")?;
     }
-    writeln!(f, "{}", source.url.path())?;
+    // Placeholders as they were written.
+    write!(f, "{}", source.url.path().replace("%7B%7B", "{{").replace("%7D%7D", "}}"))?;
+    match &request.body {
+        Body::Empty => writeln!(f)?,
+        Body::Json(_) => writeln!(f, " (JSON)")?,
+        Body::Form(_) => writeln!(f, " (form)")?,
+    }
+    if !source.hosts.is_empty() {
+        let hosts: Vec<String> = source.hosts.iter().map(ToString::to_string).collect();
+        writeln!(f, "      or from {} while that host fails", hosts.join(", "))?;
+    }
     if !source.dependencies.is_empty() {
         let names: Vec<&str> = source.dependencies.iter().map(|name| name.as_str()).collect();
-        writeln!(f, "      uses {}", names.join(", "))?;
+        let follow = if source.follow { ", and is fetched anew when that changes" } else { "" };
+        writeln!(f, "      uses {}{follow}", names.join(", "))?;
     }
-    let policy = &source.policy;
-    write!(
-        f,
-        "      renewed {} before its end (a quarter of its life at most), cooldown {}, timeout {}",
-        format_duration(policy.renew_before),
-        format_duration(policy.cooldown),
-        format_duration(policy.timeout),
-    )?;
-    if policy.rotation == Rotation::Rotating {
-        write!(f, ", a fetch ends the old value after {}", format_duration(policy.overlap))?;
+    if let Some(field) = &source.answer.capture {
+        writeln!(f, "      sends back what each answer has in {field}")?;
+    }
+    write_account(f, source)?;
+    write_timing(f, &source.policy)
+}
+
+fn write_account(f: &mut fmt::Formatter<'_>, source: &TokenSource) -> fmt::Result {
+    if source.account.is_empty() && source.policy.daily_limit.is_none() {
+        return Ok(());
+    }
+    let account = if source.account.is_empty() { "(none)" } else { &source.account };
+    write!(f, "      account {account}")?;
+    match source.policy.daily_limit {
+        Some(limit) => writeln!(f, ", {limit} calls a day at most"),
+        None => writeln!(f),
+    }
+}
+
+fn write_timing(f: &mut fmt::Formatter<'_>, policy: &RefreshPolicy) -> fmt::Result {
+    match policy.rotation {
+        Rotation::Rotating => {
+            let overlap = format_duration(policy.overlap);
+            write!(f, "      each fetch makes a new value and ends the old one after {overlap}")?;
+        }
+        Rotation::Sticky { window } => {
+            let window = format_duration(window);
+            write!(f, "      a fetch gives the same value until the last {window} of its life")?;
+        }
+        Rotation::Nominal => f.write_str(
+            "      a fetch gives the same value until its end, counted from when it was first seen",
+        )?,
+        Rotation::Sliding => {
+            f.write_str("      a fetch gives the same value and lengthens its life")?;
+        }
+        Rotation::Independent => {
+            f.write_str("      each fetch makes a new value and leaves the old one alone")?;
+        }
     }
     if let Some(lifetime) = policy.lifetime {
-        write!(f, ", lifetime {} at most", format_duration(lifetime))?;
+        write!(f, "; lifetime {} at most", format_duration(lifetime))?;
     }
-    writeln!(f)
+    writeln!(f)?;
+    f.write_str("      ")?;
+    match policy.rotation {
+        Rotation::Sticky { .. } => f.write_str("renewed when that begins")?,
+        _ => {
+            let before = format_duration(policy.renew_before);
+            write!(f, "renewed {before} before its end (a quarter of its life at most)")?;
+        }
+    }
+    writeln!(
+        f,
+        ", tried hard {} before it (a twentieth at most), cooldown {}, timeout {}",
+        format_duration(policy.must_renew_before),
+        format_duration(policy.cooldown),
+        format_duration(policy.timeout),
+    )
 }

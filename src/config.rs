@@ -1,13 +1,18 @@
 //! What the operator wants, validated: plain data that every room is handed a part of.
 //! Read with [`load`]; nobody checks a setting a second time. Does no network I/O.
 
+mod answer;
 mod error;
 mod expand;
+mod identity;
 mod lower;
 mod policy;
 mod raw;
+mod request;
+mod setting;
 mod sources;
 mod template;
+mod vendors;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,10 +22,13 @@ use url::Url;
 
 use crate::token::{Secret, SourceIdentity, SourceName};
 
+pub use answer::{AnswerRules, Code, ExpiresIs, ExpiresUnit, FieldPath, Fields};
 pub use error::{ConfigErrors, Mistake};
 pub use expand::Environment;
 pub use policy::{RefreshPolicy, Rotation};
-pub use template::Template;
+pub use request::{Basic, Body, Host, JsonTemplate, RequestTemplate, is_header_text};
+pub use template::{Placeholder, Template};
+pub use vendors::Vendor;
 
 /// Where the config is read from when `--config` does not say.
 pub const DEFAULT_PATH: &str = "config.ron";
@@ -119,22 +127,29 @@ pub enum LogFormat {
 }
 
 /// A configured way to obtain one kind of token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TokenSource {
     /// Its name.
     pub name: SourceName,
-    /// The method of the request.
-    pub method: Method,
-    /// The address, without the arguments below.
+    /// Whose API it is: decides what error codes mean.
+    pub vendor: Vendor,
+    /// The address as it was written, placeholders and all, without its query, in which a secret may
+    /// stand: for naming the endpoint. A request goes to the address of `request`.
     pub url: Url,
-    /// Arguments of the query string, in the order of the config.
-    pub args: Vec<(String, Template)>,
-    /// The sources named in the arguments' placeholders.
+    /// Other hosts where the same API answers, used in turn when the address's own fails.
+    pub hosts: Vec<Host>,
+    /// What a request is made of.
+    pub request: RequestTemplate,
+    /// The sources named in the request's placeholders.
     pub dependencies: Vec<SourceName>,
-    /// Which fields of the answer may hold the value; the first that is there counts. Each is a
-    /// path of names (or indexes) separated by dots.
-    pub value_fields: Vec<String>,
-    /// Whose quota its calls are charged to: by default the appid, corpid … of its arguments, or the
+    /// How an answer is read.
+    pub answer: AnswerRules,
+    /// What `{{captured}}` stands for as long as no answer has given anything.
+    pub captured: Option<Secret>,
+    /// Whether its tokens die with the dependency's they were fetched with, and are to be fetched
+    /// anew when that changes. It has a dependency then.
+    pub follow: bool,
+    /// Whose quota its calls are charged to: by default the appid, corpid … of its request, or the
     /// account of what it depends on; empty if it has none.
     pub account: String,
     /// When it is refreshed.
@@ -148,7 +163,7 @@ pub struct TokenSource {
 pub enum Method {
     /// GET
     Get,
-    /// POST, with the arguments in the query string and an empty body.
+    /// POST, with the arguments in the query string.
     Post,
 }
 

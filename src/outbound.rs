@@ -3,13 +3,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
 
 use crate::config::{Method, OutboundConfig};
+use crate::token::Secret;
 
 /// How long an idle connection is kept: long enough for a source and its dependent, or a retry.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
@@ -27,18 +29,48 @@ pub struct Outbound {
     client: reqwest::Client,
 }
 
+/// A request to be made.
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The whole address.
+    pub url: Url,
+    /// Header fields; one named like a field that comes with the body goes before that.
+    pub headers: Vec<(String, Secret)>,
+    /// User and password for HTTP Basic authentication.
+    pub basic: Option<(Secret, Secret)>,
+    /// The body.
+    pub body: Option<Payload>,
+    /// How long it may take until the whole answer is there.
+    pub timeout: Duration,
+}
+
+/// The body of a request.
+pub struct Payload {
+    /// What it is.
+    pub content_type: &'static str,
+    /// The body itself.
+    pub bytes: Vec<u8>,
+}
+
 /// A whole answer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// The body; `MAX_ANSWER_BYTES` at most.
     pub body: Vec<u8>,
+    /// The upstream's clock, by the `Date` field.
+    pub date: Option<SystemTime>,
+    /// How long it asks to be left alone for, by the `Retry-After` field.
+    pub retry_after: Option<Duration>,
 }
 
 /// Why there is no answer. No variant holds the address.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OutboundError {
+    /// Nothing was sent: it is no request. Says in words what is wrong.
+    CannotSend(String),
     /// Nothing was sent: no name, no route, no TLS.
     NotConnected(String),
     /// The time was up.
@@ -93,22 +125,27 @@ impl Outbound {
         Ok(Outbound { client })
     }
 
-    /// Makes one request and reads the whole answer, all within `timeout`.
+    /// Makes one request and reads the whole answer, all within its timeout.
     ///
     /// # Errors
     /// See [`OutboundError`]. A status other than 200 is an answer, not an error.
-    pub async fn exchange(
-        &self,
-        method: Method,
-        url: Url,
-        timeout: Duration,
-    ) -> Result<Answer, OutboundError> {
-        let request = match method {
+    pub async fn exchange(&self, request: Request) -> Result<Answer, OutboundError> {
+        let Request { method, url, headers, basic, body, timeout } = request;
+        let mut builder = match method {
             Method::Get => self.client.get(url),
             Method::Post => self.client.post(url),
         };
-        let mut response = request.timeout(timeout).send().await.map_err(without_address)?;
+        if let Some((user, password)) = &basic {
+            builder = builder.basic_auth(user.expose(), Some(password.expose()));
+        }
+        if let Some(Payload { content_type, bytes }) = body {
+            builder = builder.header(CONTENT_TYPE, content_type).body(bytes);
+        }
+        builder = builder.headers(header_map(&headers)?);
+        let mut response = builder.timeout(timeout).send().await.map_err(without_address)?;
         let status = response.status().as_u16();
+        let date = text_of(&response, DATE).and_then(|text| httpdate::parse_http_date(text).ok());
+        let retry_after = text_of(&response, RETRY_AFTER).and_then(|text| retry_after(text, date));
         if response.content_length().is_some_and(|length| length > MAX_ANSWER_BYTES as u64) {
             return Err(OutboundError::TooLarge);
         }
@@ -119,7 +156,32 @@ impl Outbound {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, body })
+        Ok(Answer { status, body, date, retry_after })
+    }
+}
+
+fn header_map(headers: &[(String, Secret)]) -> Result<HeaderMap, OutboundError> {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let wrong = |_| OutboundError::CannotSend(format!("header {name} is none"));
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong(()))?;
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| wrong(()))?;
+        // Keeps it out of the transport's own logs.
+        value.set_sensitive(true);
+        map.insert(key, value);
+    }
+    Ok(map)
+}
+
+fn text_of(response: &reqwest::Response, name: HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// A `Retry-After`, in seconds or as an instant in the upstream's time: RFC 9110, section 10.2.3.
+fn retry_after(text: &str, date: Option<SystemTime>) -> Option<Duration> {
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(date?).ok(),
     }
 }
 
@@ -173,4 +235,21 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         error = cause;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_after_is_seconds_or_an_instant_of_the_upstreams_clock() {
+        let date = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").ok();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(retry_after("120", None), seconds(120));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:50:37 GMT", date), seconds(60));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:50:37 GMT", None), None);
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", date), None);
+        assert_eq!(retry_after("soon", date), None);
+        assert_eq!(retry_after("-1", date), None);
+    }
 }

@@ -256,6 +256,7 @@ mod tests {
                 generation: Generation(7),
                 first_seen: at(0).wall,
                 identity: SourceIdentity([0; 32]),
+                captured: None,
             },
             ends_mono: at(lifetime).mono,
             lead: Duration::from_secs(lead),

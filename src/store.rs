@@ -5,12 +5,12 @@
 //! says so, and the next one tries from the start: the server runs on from memory meanwhile.
 
 mod calls;
+mod directory;
 mod format;
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,11 +21,12 @@ use crate::account::{Account, Calls};
 use crate::clock::SharedClock;
 use crate::token::{SourceName, TokenRecord};
 
+use directory::{DATABASE, LockError, private_dir};
+
+pub use directory::{Locked, request_secret, secret_path};
+
 /// Memory for sled's pages, in bytes. A record is some 300 bytes; ten thousand fit with room.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
-
-/// How often a locked directory is tried again.
-const LOCK_POLL: Duration = Duration::from_millis(50);
 
 /// How many jobs may wait for the disk. Each source has one at most.
 const MAX_QUEUED: usize = 16 * 1024;
@@ -33,33 +34,9 @@ const MAX_QUEUED: usize = 16 * 1024;
 /// How many writes share a flush at most, so that the first of a flood is not kept waiting.
 const MAX_BATCH: usize = 1024;
 
-const LOCK_FILE: &str = "lock";
-const SECRET_FILE: &str = "request_secret";
-const DATABASE: &str = "tokens.sled";
-
 /// A key that every database of ours has from its first moment on. It is no source's name. sled
 /// takes some damaged files for empty ones, without a word; then this key is missing.
 const MARKER: &[u8] = b"\0wechat-token-server";
-
-/// Another process holds the directory, and held it all the time that was waited.
-#[derive(Debug)]
-pub struct Locked {
-    /// The directory.
-    pub dir: PathBuf,
-}
-
-impl fmt::Display for Locked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the store directory {} is in use by another process; two servers on one account kill \
-             each other's tokens: stop the other one, or give this one its own store.path",
-            self.dir.display()
-        )
-    }
-}
-
-impl std::error::Error for Locked {}
 
 /// A write is not on disk; in the disk's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +107,7 @@ pub fn open(
     patience: Duration,
     clock: &SharedClock,
 ) -> Result<(TokenStore, Restored, Closing), Locked> {
-    let mut disk = Disk { dir: dir.to_owned(), clock: clock.clone(), lock: None, database: None };
+    let mut disk = Disk { dir: dir.to_owned(), clock: clock.clone(), database: None, lock: None };
     if disk.lock(patience) == Err(LockError::Held) {
         return Err(Locked { dir: dir.to_owned() });
     }
@@ -197,20 +174,13 @@ impl TokenStore {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LockError {
-    /// Another process has it.
-    Held,
-    /// The directory or the file cannot be used; opening the database will say why.
-    Unusable,
-}
-
 /// The directory and what is open in it. Lives on the store's thread.
 struct Disk {
     dir: PathBuf,
     clock: SharedClock,
-    lock: Option<File>,
+    // Before the lock, so that it is closed before another process is let in.
     database: Option<Database>,
+    lock: Option<File>,
 }
 
 struct Database {
@@ -221,41 +191,11 @@ struct Database {
 }
 
 impl Disk {
-    /// Takes the directory for this process, so that two servers never share an account's tokens.
     fn lock(&mut self, patience: Duration) -> Result<(), LockError> {
-        if self.lock.is_some() {
-            return Ok(());
+        if self.lock.is_none() {
+            self.lock = Some(directory::lock(&self.dir, patience, &self.clock)?);
         }
-        let file = private_dir(&self.dir)
-            .and_then(|()| {
-                File::options()
-                    .create(true)
-                    .truncate(false)
-                    .write(true)
-                    .mode(0o600)
-                    .open(self.dir.join(LOCK_FILE))
-            })
-            .map_err(|_| LockError::Unusable)?;
-        let start = self.clock.now();
-        let mut told = false;
-        loop {
-            match file.try_lock() {
-                Ok(()) => {
-                    self.lock = Some(file);
-                    return Ok(());
-                }
-                Err(fs::TryLockError::Error(_)) => return Err(LockError::Unusable),
-                Err(fs::TryLockError::WouldBlock) => {}
-            }
-            if self.clock.now().since(start) >= patience {
-                return Err(LockError::Held);
-            }
-            if !told && !patience.is_zero() {
-                told = true;
-                tracing::info!(dir = %self.dir.display(), "waiting for another process to leave the store directory");
-            }
-            std::thread::sleep(LOCK_POLL);
-        }
+        Ok(())
     }
 
     /// Opens the database and reads all that is whole.
@@ -265,8 +205,7 @@ impl Disk {
             return Err(StoreError(format!("{}: {error}", self.dir.display())));
         }
         if self.lock(Duration::ZERO).is_err() {
-            let lock = self.dir.join(LOCK_FILE);
-            return Err(StoreError(format!("{} cannot be locked", lock.display())));
+            return Err(StoreError(format!("{} cannot be locked", self.dir.display())));
         }
         let database = match open_database(&path) {
             Err(OpenError::Corrupt(what)) => {
@@ -476,64 +415,6 @@ fn contained<T>(run: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Strin
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err("sled broke one of its invariants".into()),
     }
-}
-
-/// Makes the directory, for its owner alone. One that was there is made private only if it is ours
-/// or empty: who names `/tmp` by mistake must not break the machine.
-fn private_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let metadata = fs::metadata(dir)?;
-    if metadata.permissions().mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    let ours = |name: &std::ffi::OsStr| {
-        let name = name.to_string_lossy();
-        [LOCK_FILE, DATABASE, SECRET_FILE].iter().any(|ours| name.starts_with(ours))
-    };
-    let entries: Vec<fs::DirEntry> = fs::read_dir(dir)?.collect::<io::Result<_>>()?;
-    if entries.iter().all(|entry| ours(&entry.file_name())) {
-        return fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
-    }
-    tracing::warn!(
-        dir = %dir.display(),
-        "the store directory holds other files and may be read by others; give the store its own"
-    );
-    // The database gets a directory of its own, which is private in any case.
-    private_database(&dir.join(DATABASE))
-}
-
-fn private_database(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Where a generated request secret is kept.
-pub fn secret_path(dir: &Path) -> PathBuf {
-    dir.join(SECRET_FILE)
-}
-
-/// The request secret of this directory: what an earlier start made, else `fresh`, which is kept
-/// from now on. Blocks.
-///
-/// # Errors
-/// It can be neither read nor written; then `fresh` serves until the next start.
-pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<String> {
-    let path = secret_path(dir);
-    match fs::read_to_string(&path) {
-        Ok(kept) if !kept.trim().is_empty() => return Ok(kept.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    private_dir(dir)?;
-    // Written beside and renamed: a crash leaves no half secret.
-    let draft = path.with_extension("new");
-    let mut file =
-        File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-    io::Write::write_all(&mut file, format!("{fresh}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&draft, &path)?;
-    File::open(dir)?.sync_all()?;
-    Ok(fresh.to_owned())
 }
 
 #[cfg(test)]

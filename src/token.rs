@@ -154,6 +154,9 @@ pub struct TokenRecord {
     pub first_seen: SystemTime,
     /// What fetched it.
     pub identity: SourceIdentity,
+    /// What the answer gave to be sent with the next request (a refresh token): kept with the value,
+    /// since losing it may mean asking a person for a new one.
+    pub captured: Option<Secret>,
 }
 
 impl TokenRecord {
@@ -203,6 +206,7 @@ mod tests {
             generation: Generation(1),
             first_seen: start,
             identity: SourceIdentity([0; 32]),
+            captured: None,
         };
         assert_eq!(record.ttl(start), Some(Duration::from_secs(20)));
         assert_eq!(record.ttl(start + Duration::from_secs(20)), None);

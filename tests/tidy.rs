@@ -17,8 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["token", "duration"]),
     ("logging", &["config"]),
     ("shutdown", &[]),
-    ("outbound", &["config"]),
-    ("source", &["token", "config", "outbound"]),
+    ("outbound", &["token", "config"]),
+    ("source", &["clock", "token", "config", "outbound"]),
     ("store", &["clock", "token", "account"]),
     ("snapshot", &["clock", "token"]),
     (
@@ -57,6 +57,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("ron", &["config/raw.rs"]),
     ("reqwest", &["outbound.rs"]),
     ("rustls", &["outbound.rs"]),
+    ("httpdate", &["outbound.rs"]),
     ("warp", &["http"]),
     ("hyper", &["http", "sandbox"]),
     ("hyper_util", &["http", "sandbox"]),
@@ -69,10 +70,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
 /// The files in which a secret's text is taken out of its custody, each with the reason.
 const EXPOSE: &[(&str, &str)] = &[
     ("token.rs", "defines it"),
-    ("config/template.rs", "renders arguments"),
-    ("source/upstream.rs", "sends them"),
+    ("config/template.rs", "renders what a request is made of"),
+    ("source/request.rs", "makes a request of it"),
     ("source/reply.rs", "cuts what was sent out of messages"),
-    ("outbound.rs", "logs in to a proxy"),
+    ("outbound.rs", "sends it, and logs in to a proxy"),
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
     ("resp/command/keys.rs", "answers a client"),

@@ -19,9 +19,9 @@ impl Environment {
     }
 
     /// These variables and no others.
-    pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Environment {
-        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Environment { variables: variables.into() }
+    pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Environment {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        Environment { variables: variables.into_iter().map(owned).collect() }
     }
 
     /// The value of a variable; `None` if it is not set.

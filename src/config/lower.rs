@@ -8,7 +8,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::expand::{Environment, expand};
-use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, Setting};
+use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, nearest};
+use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
 use super::{
     Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy, RespConfig,
@@ -61,10 +62,19 @@ pub(super) struct Lowering<'a> {
 
 impl Lowering<'_> {
     pub(super) fn mistake(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.mistakes.push(Mistake::at(path, message));
+        self.push(Mistake::at(path, message));
     }
 
-    fn wrong_kind(&mut self, path: &str, setting: &Setting, wanted: &str) {
+    pub(super) fn push(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    /// How many mistakes have been found: whether one more has been is how its caller can tell.
+    pub(super) fn mistakes_so_far(&self) -> usize {
+        self.mistakes.len()
+    }
+
+    pub(super) fn wrong_kind(&mut self, path: &str, setting: &Setting, wanted: &str) {
         self.mistake(path, format!("is {}, but {wanted} is needed", setting.kind()));
     }
 
@@ -167,6 +177,53 @@ impl Lowering<'_> {
         }
     }
 
+    /// How many calls there may be in a day; 0 for as many as one likes.
+    pub(super) fn daily_limit(&mut self, path: &str, setting: Setting) -> u32 {
+        match setting {
+            Setting::Number(number) => u32::try_from(number).unwrap_or_else(|_| {
+                self.mistake(
+                    path,
+                    format!("is {number}, but must be from 0 (no limit) to 4294967295"),
+                );
+                0
+            }),
+            other => {
+                self.wrong_kind(path, &other, "a number");
+                0
+            }
+        }
+    }
+
+    /// What a word stands for among `words`.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        path: &str,
+        choice: &Choice,
+        words: &[(&str, T)],
+    ) -> Option<T> {
+        let found = words.iter().find(|(word, _)| *word == choice.word);
+        if found.is_none() {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let what_to_do = match nearest(&choice.word, names.iter().copied()) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("write {}", names.join(", ")),
+            };
+            self.mistake(path, format!("there is no {}; {what_to_do}", choice.word));
+        }
+        found.map(|(_, meaning)| *meaning)
+    }
+
+    pub(super) fn flag(&mut self, path: &str, setting: Option<Setting>, default: bool) -> bool {
+        match setting {
+            None => default,
+            Some(Setting::Bool(flag)) => flag,
+            Some(other) => {
+                self.wrong_kind(path, &other, "true or false");
+                default
+            }
+        }
+    }
+
     fn address(&mut self, path: &str, setting: Option<Setting>, default: SocketAddr) -> SocketAddr {
         self.read(path, setting, default, |text| {
             text.parse().map_err(|_| {
@@ -223,14 +280,7 @@ impl Lowering<'_> {
     }
 
     fn resp(&mut self, raw: RawResp, http: &HttpConfig) -> Option<RespConfig> {
-        let enabled = match raw.enabled {
-            None => true,
-            Some(Setting::Bool(enabled)) => enabled,
-            Some(other) => {
-                self.wrong_kind("resp.enabled", &other, "true or false");
-                true
-            }
-        };
+        let enabled = self.flag("resp.enabled", raw.enabled, true);
         // Whether a password is *meant* to be set: one that could not be read is its own mistake.
         let has_password = raw.password.is_some();
         let config = RespConfig {
@@ -277,6 +327,11 @@ impl Lowering<'_> {
                 &at("renew_before"),
                 raw.renew_before,
                 defaults.renew_before,
+            ),
+            must_renew_before: self.duration(
+                &at("must_renew_before"),
+                raw.must_renew_before,
+                defaults.must_renew_before,
             ),
             overlap: self.duration(&at("overlap"), raw.overlap, defaults.overlap),
             cooldown: self.duration(&at("cooldown"), raw.cooldown, defaults.cooldown),

@@ -2,27 +2,11 @@
 //! ron. Values are kept as they were written ([`Setting`]), so that one wrong type does not stop the
 //! reading; unknown settings are collected, not skipped.
 
-use std::fmt;
-
 use ron::extensions::Extensions;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::Mistake;
-
-/// A value as it was written.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Setting {
-    Text(String),
-    Number(i128),
-    Bool(bool),
-    /// Something that no setting takes; its kind.
-    Other(&'static str),
-}
-
-/// A map that remembers its order and its repeated names.
-#[derive(Debug)]
-pub(super) struct Table<V>(pub Vec<(String, V)>);
+use super::setting::{Choice, Setting, Table};
 
 /// Declares the raw shape of a group of settings: each may be left out, and the group knows the
 /// names of all.
@@ -86,6 +70,7 @@ group! {
     /// `refresh`: the defaults of every source.
     RawRefresh {
         renew_before: Option<Setting>,
+        must_renew_before: Option<Setting>,
         overlap: Option<Setting>,
         cooldown: Option<Setting>,
         timeout: Option<Setting>,
@@ -114,19 +99,57 @@ group! {
     /// One of `token_sources`.
     RawSource {
         url: Option<Setting>,
+        hosts: Option<Setting>,
         method: Option<Setting>,
         args: Table<Setting>,
+        json: Option<Table<Setting>>,
+        form: Option<Table<Setting>>,
+        headers: Table<Setting>,
+        basic: Option<RawBasic>,
+        force: Option<Table<Setting>>,
+        capture: Option<Setting>,
+        captured: Option<Setting>,
         value_field: Option<Setting>,
+        expires_field: Option<Setting>,
+        expires_unit: Option<Setting>,
+        expires_is: Option<Choice>,
+        success: Option<RawSuccess>,
+        error_field: Option<Setting>,
+        message_field: Option<Setting>,
         lifetime: Option<Setting>,
+        rotation: Option<Choice>,
+        follow: Option<Setting>,
+        account: Option<Setting>,
+        daily_limit: Option<Setting>,
         renew_before: Option<Setting>,
+        must_renew_before: Option<Setting>,
         overlap: Option<Setting>,
         cooldown: Option<Setting>,
         timeout: Option<Setting>,
     }
 }
 
+group! {
+    /// `basic` of a source: HTTP Basic authentication.
+    RawBasic {
+        user: Option<Setting>,
+        password: Option<Setting>,
+    }
+}
+
+group! {
+    /// `success` of a source: how an answer says that it is one.
+    RawSuccess {
+        field: Option<Setting>,
+        value: Option<Setting>,
+    }
+}
+
+/// The settings of `Sticky` in a source's `rotation`.
+pub(super) const STICKY_NAMES: &[&str] = &["window"];
+
 /// The names of the settings, group by group.
-pub(super) fn groups() -> [&'static [&'static str]; 8] {
+pub(super) fn groups() -> [&'static [&'static str]; 11] {
     [
         RawConfig::NAMES,
         RawHttp::NAMES,
@@ -136,6 +159,9 @@ pub(super) fn groups() -> [&'static [&'static str]; 8] {
         RawOutbound::NAMES,
         RawLog::NAMES,
         RawSource::NAMES,
+        RawBasic::NAMES,
+        RawSuccess::NAMES,
+        STICKY_NAMES,
     ]
 }
 
@@ -173,8 +199,16 @@ fn unknown(path: &str) -> Mistake {
         "refresh" => RawRefresh::NAMES,
         "outbound" => RawOutbound::NAMES,
         "log" => RawLog::NAMES,
+        // Below a source; its name may hold dots, so only the end of the path tells.
+        _ if group.ends_with(".basic") => RawBasic::NAMES,
+        _ if group.ends_with(".success") => RawSuccess::NAMES,
         _ => RawSource::NAMES,
     };
+    unknown_among(path, name, names)
+}
+
+/// The mistake of a `name` at `path` where only `names` may stand.
+pub(super) fn unknown_among(path: &str, name: &str, names: &[&str]) -> Mistake {
     let what_to_do = match nearest(name, names.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("there are {}", names.join(", ")),
@@ -191,98 +225,6 @@ pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
         .map(|(_, known)| known)
 }
 
-impl Setting {
-    /// What it is, in words.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Setting::Text(_) => "a text",
-            Setting::Number(_) => "a number",
-            Setting::Bool(_) => "true or false",
-            Setting::Other(kind) => kind,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Setting {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Setting, D::Error> {
-        struct Any;
-
-        impl<'de> Visitor<'de> for Any {
-            type Value = Setting;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Setting, E> {
-                Ok(Setting::Text(text.to_owned()))
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Setting, E> {
-                Ok(Setting::Bool(value))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Setting, E> {
-                Ok(Setting::Number(number.into()))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Setting, E> {
-                Ok(Setting::Number(number.into()))
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Setting, E> {
-                Ok(Setting::Other("a fraction"))
-            }
-
-            fn visit_unit<E>(self) -> Result<Setting, E> {
-                Ok(Setting::Other("a group of settings"))
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Setting, A::Error> {
-                while list.next_element::<de::IgnoredAny>()?.is_some() {}
-                Ok(Setting::Other("a list"))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Setting, A::Error> {
-                while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
-                Ok(Setting::Other("a group of settings"))
-            }
-        }
-
-        deserializer.deserialize_any(Any)
-    }
-}
-
-impl<V> Default for Table<V> {
-    fn default() -> Table<V> {
-        Table(Vec::new())
-    }
-}
-
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Table<V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Table<V>, D::Error> {
-        struct Rows<V>(std::marker::PhantomData<V>);
-
-        impl<'de, V: Deserialize<'de>> Visitor<'de> for Rows<V> {
-            type Value = Table<V>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table such as {\"name\": …}")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Table<V>, A::Error> {
-                let mut rows = Vec::new();
-                while let Some(row) = map.next_entry()? {
-                    rows.push(row);
-                }
-                Ok(Table(rows))
-            }
-        }
-
-        deserializer.deserialize_map(Rows(std::marker::PhantomData))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,15 +235,21 @@ mod tests {
             http: (bnd: "127.0.0.1:1"),
             refesh: (cooldown: "30s"),
             zzz: [1, 2],
-            token_sources: {"a": (url: "u", argz: {"x": "y"})},
+            token_sources: {"a": (url: "u", argz: {"x": "y"}, basic: (usr: "u"), success: (x: 1))},
         )"#;
         let (_, mistakes) = read(text).unwrap();
         let found: Vec<(&str, bool)> = mistakes
             .iter()
             .map(|mistake| (mistake.path.as_str(), mistake.message.contains("did you mean")))
             .collect();
-        let expected =
-            [("http.bnd", true), ("refesh", true), ("zzz", false), ("token_sources.a.argz", true)];
+        let expected = [
+            ("http.bnd", true),
+            ("refesh", true),
+            ("zzz", false),
+            ("token_sources.a.argz", true),
+            ("token_sources.a.basic.usr", true),
+            ("token_sources.a.success.x", false),
+        ];
         assert_eq!(found, expected);
     }
 
@@ -316,14 +264,36 @@ mod tests {
         let (config, _) = read(text).unwrap();
         assert_eq!(config.http.bind, Some(Setting::Number(5)));
         assert_eq!(config.http.header_timeout, Some(Setting::Bool(true)));
-        assert_eq!(config.http.idle_timeout, Some(Setting::Other("a list")));
+        assert_eq!(config.http.idle_timeout, Some(Setting::List(vec![Setting::Number(1)])));
         assert_eq!(config.request_secret, Some(Setting::Text("s".into())));
         assert_eq!(config.resp.bind, None);
-        assert_eq!(config.resp.idle_timeout, Some(Setting::Other("a group of settings")));
+        let group = Table(vec![("a".into(), Setting::Number(1))]);
+        assert_eq!(config.resp.idle_timeout, Some(Setting::Table(group)));
         let names =
             |table: &Table<Setting>| table.0.iter().map(|r| r.0.clone()).collect::<Vec<_>>();
         assert_eq!(config.token_sources.0[0].0, "b");
         assert_eq!(names(&config.token_sources.0[0].1.args), ["z", "a", "z"]);
+    }
+
+    #[test]
+    fn a_choice_is_a_word_with_or_without_settings() {
+        let choice = |text: &str| {
+            let text = format!("(token_sources: {{\"a\": (rotation: {text}, url: \"u\")}})");
+            let (config, mistakes) = read(&text).map_err(|mistake| mistake.message)?;
+            assert!(mistakes.is_empty());
+            Ok::<_, String>(config.token_sources.0.into_iter().next().unwrap().1.rotation.unwrap())
+        };
+        let word = |word: &str| Choice { word: word.into(), settings: Table::default() };
+        assert_eq!(choice("Rotating"), Ok(word("Rotating")));
+        assert_eq!(choice("Whatever"), Ok(word("Whatever")));
+        let window = Table(vec![("window".into(), Setting::Text("5m".into()))]);
+        assert_eq!(
+            choice("Sticky(window: \"5m\")"),
+            Ok(Choice { word: "Sticky".into(), settings: window })
+        );
+        for wrong in ["\"Rotating\"", "5", "Sticky", "Rotating(1)"] {
+            assert!(choice(wrong).unwrap_err().contains("line 1"), "{wrong}");
+        }
     }
 
     #[test]

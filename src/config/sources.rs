@@ -1,15 +1,20 @@
 //! The table of token sources: from what was written to checked sources in order of dependency.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::answer::{AnswerRules, FieldPath, RawAnswer, lower_answer};
+use super::identity::identity;
 use super::lower::Lowering;
-use super::raw::{RawRefresh, RawSource, Setting, Table, nearest};
-use super::template::Part;
-use super::{Method, RefreshPolicy, Rotation, Template, TokenSource};
-use crate::token::{SourceIdentity, SourceName};
+use super::raw::{RawRefresh, RawSource, STICKY_NAMES, nearest, unknown_among};
+use super::request::{RawRequest, RequestTemplate, lower_address, lower_hosts, lower_request};
+use super::setting::{Choice, Table};
+use super::template::{CAPTURED, Template};
+use super::vendors::{Vendor, preset};
+use super::{RefreshPolicy, Rotation, TokenSource};
+use crate::token::{Secret, SourceIdentity, SourceName};
 
 /// Checks every source and puts them in an order in which each comes after those it depends on.
 /// `None` if a mistake leaves no such order.
@@ -50,110 +55,172 @@ fn lower_source(
     lowering: &mut Lowering<'_>,
 ) -> TokenSource {
     let at = |setting: &str| format!("{path}.{setting}");
-    let url = lower_url(&at("url"), raw.url, lowering);
-    let method = match lowering.text(&at("method"), raw.method) {
-        None => Method::Get,
-        Some(text) if text.eq_ignore_ascii_case("get") => Method::Get,
-        Some(text) if text.eq_ignore_ascii_case("post") => Method::Post,
-        Some(text) => {
-            lowering.mistake(at("method"), format!("{text:?} is no method; write GET or POST"));
-            Method::Get
-        }
-    };
-    let args = lower_args(&at("args"), raw.args, lowering);
-    let mut dependencies: Vec<SourceName> = Vec::new();
-    for dependency in args.iter().flat_map(|(_, template)| template.dependencies()) {
-        if !dependencies.contains(dependency) {
-            dependencies.push(dependency.clone());
-        }
+    if name.as_str() == CAPTURED {
+        lowering.mistake(path, "is what {{captured}} stands for; give the source another name");
     }
-    let value_fields = match lowering.text(&at("value_field"), raw.value_field) {
-        Some(field) if field.split('.').all(|name| !name.is_empty()) => vec![field],
-        Some(_) => {
-            lowering.mistake(
-                at("value_field"),
-                "is no field; write a name such as ticket or data.ticket",
-            );
-            Vec::new()
-        }
-        None => ["access_token", "ticket", name.as_str()].map(str::to_owned).to_vec(),
+    // A wrong address must not hide what else is wrong with the source.
+    let (address, url) = lower_address(&at("url"), raw.url, lowering).unwrap_or_else(|| {
+        let nowhere = "http://unknown.invalid";
+        (Template::text(nowhere.into()), Url::parse(nowhere).expect("it is an address"))
+    });
+    let preset = preset(&url);
+    let hosts = lower_hosts(&at("hosts"), raw.hosts, lowering);
+    let request = RawRequest {
+        method: raw.method,
+        args: raw.args,
+        json: raw.json,
+        form: raw.form,
+        headers: raw.headers,
+        basic: raw.basic,
+        force: raw.force,
     };
+    let request = lower_request(path, address, request, preset, lowering);
+    let dependencies = request.dependencies();
+    // A server of ours names the value by its type.
+    let own = match preset.vendor {
+        Vendor::Hub => request.argument(&["type"]).map(|kind| FieldPath::named(&kind)),
+        _ => None,
+    };
+    let answer = RawAnswer {
+        value_field: raw.value_field,
+        expires_field: raw.expires_field,
+        expires_unit: raw.expires_unit,
+        expires_is: raw.expires_is,
+        success: raw.success,
+        error_field: raw.error_field,
+        message_field: raw.message_field,
+        capture: raw.capture,
+    };
+    let own = own.unwrap_or_else(|| FieldPath::named(name.as_str()));
+    let answer = lower_answer(path, answer, preset, own, lowering);
+    let captured = lowering.text(&at("captured"), raw.captured).map(Secret::new);
+    check_captured(path, &request, &answer, captured.as_ref(), lowering);
+    let follow = lowering.flag(&at("follow"), raw.follow, preset.follow);
+    if follow && dependencies.is_empty() {
+        lowering.mistake(at("follow"), "follows nothing; the request has no {{other_source}}");
+    }
+    let account = lowering.text(&at("account"), raw.account).or_else(|| {
+        let basic = request.basic.as_ref().and_then(|basic| basic.user.literal());
+        request.argument(ACCOUNT_NAMES).or(basic)
+    });
+
     let refresh = RawRefresh {
         renew_before: raw.renew_before,
+        must_renew_before: raw.must_renew_before,
         overlap: raw.overlap,
         cooldown: raw.cooldown,
         timeout: raw.timeout,
     };
-    let mut policy = lowering.refresh(path, refresh, defaults);
+    let defaults =
+        RefreshPolicy { overlap: preset.overlap.unwrap_or(defaults.overlap), ..defaults.clone() };
+    let mut policy = lowering.refresh(path, refresh, &defaults);
     policy.lifetime = raw.lifetime.map(|lifetime| {
-        lowering.positive_duration(
-            &at("lifetime"),
-            Some(lifetime),
-            std::time::Duration::from_secs(7_200),
-        )
+        lowering.positive_duration(&at("lifetime"), Some(lifetime), Duration::from_secs(7_200))
     });
-    // A wrong address must not hide what else is wrong with the source.
-    let url =
-        url.unwrap_or_else(|| Url::parse("http://unknown.invalid").expect("it is an address"));
-    if url.path().replace("//", "/").ends_with("/cgi-bin/token") {
-        // WeChat's (and QQ's) token endpoint: upstream.md, sections 1 and 7.
-        policy.rotation = Rotation::Rotating;
-    }
-    let identity = SourceIdentity([0; 32]); // `in_order` sets it: it needs the dependencies'
-    let account = String::new();
-    TokenSource { name, method, url, args, dependencies, value_fields, account, policy, identity }
-}
-
-/// The address. It is not repeated in messages: a secret may stand in its query.
-fn lower_url(path: &str, setting: Option<Setting>, lowering: &mut Lowering<'_>) -> Option<Url> {
-    if setting.is_none() {
-        lowering.mistake(path, "is missing; write the address that the token is fetched from");
-    }
-    let text = lowering.text(path, setting)?;
-    let problem = match Url::parse(&text) {
-        Err(error) => format!("is no address ({error}); write https://host/path"),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-            "is no address of the web; write https://host/path".into()
+    policy.rotation = match raw.rotation {
+        None => preset.rotation,
+        Some(choice) => {
+            lower_rotation(&at("rotation"), choice, lowering).unwrap_or(preset.rotation)
         }
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            "holds a user name or password; put credentials into args".into()
-        }
-        Ok(url) if url.fragment().is_some() => "holds a `#`, which is never sent; remove it".into(),
-        Ok(url) => return Some(url),
     };
-    lowering.mistake(path, problem);
-    None
+    // 0 says that there is no limit.
+    policy.daily_limit = match raw.daily_limit {
+        None => preset.daily_limit,
+        Some(limit) => Some(lowering.daily_limit(&at("daily_limit"), limit)).filter(|n| *n > 0),
+    };
+    TokenSource {
+        name,
+        vendor: preset.vendor,
+        url,
+        hosts,
+        request,
+        dependencies,
+        answer,
+        captured,
+        follow,
+        account: account.unwrap_or_default(),
+        policy,
+        identity: SourceIdentity([0; 32]), // `in_order` sets it: it needs the dependencies'
+    }
 }
 
-fn lower_args(
-    path: &str,
-    raw: Table<Setting>,
-    lowering: &mut Lowering<'_>,
-) -> Vec<(String, Template)> {
-    let mut args: Vec<(String, Template)> = Vec::new();
-    for (name, setting) in raw.0 {
-        let path = format!("{path}.{name}");
-        if args.iter().any(|(known, _)| *known == name) {
-            lowering.mistake(path, "is there twice; remove one");
-            continue;
-        }
-        let text = match setting {
-            // Typed arguments look the same in a query string.
-            Setting::Number(number) => Some(number.to_string()),
-            Setting::Bool(value) => Some(value.to_string()),
-            other => lowering.written(&path, Some(other)),
-        };
-        let Some(text) = text else { continue };
-        match Template::parse(&text, |text| lowering.expanded(&path, text)) {
-            Ok(template) => args.push((name, template)),
-            Err(message) => lowering.mistake(path, message),
+/// Under which names vendors take what a quota belongs to, the more telling first.
+const ACCOUNT_NAMES: &[&str] = &[
+    "appid",
+    "corpid",
+    "client_id",
+    "client_key",
+    "app_id",
+    "appkey",
+    "appKey",
+    "appId",
+    "component_appid",
+    "suite_id",
+];
+
+/// The longest window of a sticky source: a day is longer than any token's of its kind.
+const LONGEST_WINDOW: Duration = Duration::from_secs(86_400);
+
+fn lower_rotation(path: &str, choice: Choice, lowering: &mut Lowering<'_>) -> Option<Rotation> {
+    // The window stands in for the one that is read below.
+    const WORDS: &[(&str, Rotation)] = &[
+        ("Rotating", Rotation::Rotating),
+        ("Sticky", Rotation::Sticky { window: Duration::ZERO }),
+        ("Nominal", Rotation::Nominal),
+        ("Sliding", Rotation::Sliding),
+        ("Independent", Rotation::Independent),
+    ];
+    let rotation = lowering.choice(path, &choice, WORDS)?;
+    if !matches!(rotation, Rotation::Sticky { .. }) {
+        return Some(rotation);
+    }
+    let mut window = None;
+    for (name, setting) in choice.settings.0 {
+        match name.as_str() {
+            "window" => window = Some(setting),
+            _ => lowering.push(unknown_among(&format!("{path}.{name}"), &name, STICKY_NAMES)),
         }
     }
-    args
+    let path = format!("{path}.window");
+    if window.is_none() {
+        lowering.mistake(path, "is missing; write Sticky(window: \"5m\")");
+        return None;
+    }
+    let window = lowering.positive_duration(&path, window, Duration::from_secs(300));
+    if window > LONGEST_WINDOW {
+        lowering.mistake(path, "is longer than 24h");
+        return None;
+    }
+    Some(Rotation::Sticky { window })
+}
+
+/// What the last answer gave is of use only if all three are there: where it stands in the answer,
+/// where it goes in the request, and what goes there the first time.
+fn check_captured(
+    path: &str,
+    request: &RequestTemplate,
+    answer: &AnswerRules,
+    captured: Option<&Secret>,
+    lowering: &mut Lowering<'_>,
+) {
+    let (used, capture) = (request.uses_captured(), answer.capture.is_some());
+    let problem = match (used, capture, captured.is_some()) {
+        (true, true, true) | (false, false, false) => return,
+        (true, false, _) => (
+            "capture",
+            "is missing: {{captured}} stands for the field of the last answer that it names",
+        ),
+        (true, true, false) => {
+            ("captured", "is missing: it is what {{captured}} stands for before the first answer")
+        }
+        (false, true, _) => ("capture", "is never sent; put {{captured}} where it belongs"),
+        (false, false, true) => ("captured", "is never sent; put {{captured}} where it belongs"),
+    };
+    lowering.mistake(format!("{path}.{}", problem.0), problem.1);
 }
 
 fn check_references(source: &TokenSource, names: &BTreeSet<String>, lowering: &mut Lowering<'_>) {
-    for (arg, template) in &source.args {
+    for (setting, template) in source.request.templates() {
         for dependency in template.dependencies().map(SourceName::as_str) {
             if names.contains(dependency) {
                 continue;
@@ -165,18 +232,20 @@ fn check_references(source: &TokenSource, names: &BTreeSet<String>, lowering: &m
                 }
             };
             lowering.mistake(
-                format!("token_sources.{}.args.{arg}", source.name),
+                format!("token_sources.{}.{setting}", source.name),
                 format!("no source named {dependency:?}; {what_to_do}"),
             );
         }
     }
 }
 
-/// Orders the sources by dependency (else by the config), gives each its identity, and finds cycles.
+/// Orders the sources by dependency (else by the config), gives each its identity and, where it has
+/// none of its own, its first dependency's account; finds cycles.
 fn in_order(drafts: Vec<TokenSource>, lowering: &mut Lowering<'_>) -> Option<Vec<TokenSource>> {
-    let known: HashMap<SourceName, SourceIdentity> = HashMap::new();
     let names: BTreeSet<SourceName> = drafts.iter().map(|draft| draft.name.clone()).collect();
-    let (mut waiting, mut ordered, mut identities) = (drafts, Vec::new(), known);
+    let (mut waiting, mut ordered) = (drafts, Vec::new());
+    let mut identities: HashMap<SourceName, SourceIdentity> = HashMap::new();
+    let mut accounts: HashMap<SourceName, String> = HashMap::new();
     loop {
         let before = waiting.len();
         let mut still_waiting = Vec::new();
@@ -188,6 +257,12 @@ fn in_order(drafts: Vec<TokenSource>, lowering: &mut Lowering<'_>) -> Option<Vec
             } else {
                 source.identity = identity(&source, &identities);
                 identities.insert(source.name.clone(), source.identity);
+                if source.account.is_empty()
+                    && let Some(account) = source.dependencies.first().and_then(|d| accounts.get(d))
+                {
+                    source.account.clone_from(account);
+                }
+                accounts.insert(source.name.clone(), source.account.clone());
                 ordered.push(source);
             }
         }
@@ -222,33 +297,4 @@ fn report_cycle(stuck: &[TokenSource], lowering: &mut Lowering<'_>) {
         chain.push(source);
         at = next(source);
     }
-}
-
-/// The digest of what fetches a source's tokens: path and arguments, its own and its dependencies'.
-/// The host is not part of it, nor are timeouts and schedule: they may change and the tokens stay.
-fn identity(source: &TokenSource, known: &HashMap<SourceName, SourceIdentity>) -> SourceIdentity {
-    let mut digest = Sha256::new();
-    let mut feed = |bytes: &[u8]| {
-        // The length first, so that no two different sources feed the same bytes.
-        digest.update((bytes.len() as u64).to_le_bytes());
-        digest.update(bytes);
-    };
-    feed(source.url.path().as_bytes());
-    feed(source.url.query().unwrap_or_default().as_bytes());
-    let mut args: Vec<&(String, Template)> = source.args.iter().collect();
-    args.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, template) in args {
-        feed(name.as_bytes());
-        for part in template.parts() {
-            match part {
-                Part::Text(text) => feed(&text.sha256()),
-                Part::Token(name) => {
-                    feed(b"token");
-                    feed(known.get(name).map_or(&[][..], |identity| &identity.0));
-                }
-            }
-        }
-        feed(b"end");
-    }
-    SourceIdentity(digest.finalize().into())
 }

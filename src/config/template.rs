@@ -1,8 +1,15 @@
-//! `{{name}}` placeholders in a source's arguments: parsed once, rendered for each request.
+//! `{{name}}` placeholders in a source's request: parsed once, rendered for each request. What a
+//! rendered text is put into, and how it is escaped for that, is the caller's business.
+
+use std::borrow::Cow;
 
 use crate::token::{Secret, SourceName};
 
-/// A text with places for other sources' tokens.
+/// The placeholder that stands for what the last answer gave to be sent with the next request. No
+/// source can have this name.
+pub(super) const CAPTURED: &str = "captured";
+
+/// A text with places for what is known only when a request is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
@@ -13,11 +20,25 @@ pub struct Template {
 pub(super) enum Part {
     /// Text that stands for itself; an app secret may be in it.
     Text(Secret),
+    /// A place to be filled.
+    Place(Placeholder),
+}
+
+/// What a placeholder stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placeholder {
     /// The token of this source.
     Token(SourceName),
+    /// What the source's own last answer gave.
+    Captured,
 }
 
 impl Template {
+    /// A text without placeholders.
+    pub(super) fn text(text: String) -> Template {
+        Template { parts: vec![Part::Text(Secret::new(text))] }
+    }
+
     /// Reads a text; `expand` is applied to what stands between the placeholders, so that an
     /// expanded value is never taken for a placeholder.
     ///
@@ -38,7 +59,10 @@ impl Template {
             push_text(&mut parts, before);
             let (name, after) =
                 after.split_once("}}").ok_or("a placeholder has no closing `}}`")?;
-            parts.push(Part::Token(SourceName::parse(name.trim())?));
+            parts.push(Part::Place(match name.trim() {
+                CAPTURED => Placeholder::Captured,
+                name => Placeholder::Token(SourceName::parse(name)?),
+            }));
             rest = after;
         }
         push_text(&mut parts, rest);
@@ -50,25 +74,66 @@ impl Template {
         &self.parts
     }
 
-    /// The sources whose tokens it needs, in order, repeated as they are.
-    pub fn dependencies(&self) -> impl Iterator<Item = &SourceName> {
+    /// What its placeholders stand for, in order, repeated as they are.
+    pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Token(name) => Some(name),
+            Part::Place(place) => Some(place),
             Part::Text(_) => None,
         })
     }
 
-    /// The text with the tokens in their places; `None` if `token` has none for one of them.
-    pub fn render<'a>(
-        &'a self,
-        token: impl Fn(&SourceName) -> Option<&'a Secret>,
-    ) -> Option<Secret> {
-        let pieces: Option<Vec<&str>> = self
+    /// The sources whose tokens it needs, in order, repeated as they are.
+    pub fn dependencies(&self) -> impl Iterator<Item = &SourceName> {
+        self.placeholders().filter_map(|place| match place {
+            Placeholder::Token(name) => Some(name),
+            Placeholder::Captured => None,
+        })
+    }
+
+    /// The text, if it has no placeholder. Not for showing: a secret may be in it.
+    pub(super) fn literal(&self) -> Option<String> {
+        let texts: Option<Vec<&str>> = self
             .parts
             .iter()
             .map(|part| match part {
                 Part::Text(text) => Some(text.expose()),
-                Part::Token(name) => token(name).map(Secret::expose),
+                Part::Place(_) => None,
+            })
+            .collect();
+        texts.map(|texts| texts.concat())
+    }
+
+    /// Whether `test` holds for everything that stands between the placeholders.
+    pub(super) fn texts_are(&self, test: impl Fn(&str) -> bool) -> bool {
+        self.parts.iter().all(|part| match part {
+            Part::Text(text) => test(text.expose()),
+            Part::Place(_) => true,
+        })
+    }
+
+    /// The text with its placeholders as they were written. Not for showing, as `literal`.
+    pub(super) fn as_written(&self) -> String {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.expose().to_owned(),
+            Part::Place(Placeholder::Token(name)) => format!("{{{{{name}}}}}"),
+            Part::Place(Placeholder::Captured) => format!("{{{{{CAPTURED}}}}}"),
+        };
+        self.parts.iter().map(part).collect()
+    }
+
+    /// The text with each placeholder filled, and what fills it escaped; `None` if `fill` has
+    /// nothing for one of them.
+    pub fn render<'a>(
+        &'a self,
+        fill: impl Fn(&Placeholder) -> Option<&'a Secret>,
+        escape: impl Fn(&'a str) -> Cow<'a, str>,
+    ) -> Option<Secret> {
+        let pieces: Option<Vec<Cow<'a, str>>> = self
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => Some(Cow::Borrowed(text.expose())),
+                Part::Place(place) => fill(place).map(|value| escape(value.expose())),
             })
             .collect();
         // `concat` allocates once, so no partial copy is left behind unwiped.
@@ -81,11 +146,18 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Result<(&str, &[&str]), &str>) {
-        let token = Secret::new("TOKEN");
+        let (token, captured) = (Secret::new("TO/KEN"), Secret::new("KEPT"));
         match (Template::parse(text, str::to_owned), expected) {
             (Ok(template), Ok((rendered, names))) => {
-                assert_eq!(template.render(|_| Some(&token)).unwrap().expose(), rendered);
+                let fill = |place: &Placeholder| match place {
+                    Placeholder::Token(_) => Some(&token),
+                    Placeholder::Captured => Some(&captured),
+                };
+                let escape = |text| Cow::Owned(str::replace(text, "/", "%"));
+                assert_eq!(template.render(fill, escape).unwrap().expose(), rendered);
                 assert_eq!(template.dependencies().map(|n| n.as_str()).collect::<Vec<_>>(), names);
+                let placed = template.placeholders().next().is_some();
+                assert_eq!(template.literal().is_none(), placed);
             }
             (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
             (parsed, expected) => panic!("{text:?}: {parsed:?} instead of {expected:?}"),
@@ -93,12 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled() {
-        check("plain", Ok(("plain", &[])));
+    fn placeholders_are_filled_and_only_what_fills_them_is_escaped() {
+        check("pla/in", Ok(("pla/in", &[])));
         check("", Ok(("", &[])));
-        check("{{access_token}}", Ok(("TOKEN", &["access_token"])));
-        check("{{ a }}", Ok(("TOKEN", &["a"])));
-        check("Bearer {{a}}-{{b}}.", Ok(("Bearer TOKEN-TOKEN.", &["a", "b"])));
+        check("{{access_token}}", Ok(("TO%KEN", &["access_token"])));
+        check("{{ a }}", Ok(("TO%KEN", &["a"])));
+        check("Bearer {{a}}-{{b}}.", Ok(("Bearer TO%KEN-TO%KEN.", &["a", "b"])));
+        check("{{a}}{{captured}}", Ok(("TO%KENKEPT", &["a"])));
         check("}} {x} {", Ok(("}} {x} {", &[])));
         check("{{a", Err("no closing"));
         check("{{}}", Err("needs a name"));
@@ -108,13 +181,14 @@ mod tests {
     #[test]
     fn an_absent_token_renders_nothing() {
         let template = Template::parse("{{a}}", str::to_owned).unwrap();
-        assert_eq!(template.render(|_| None), None);
+        assert_eq!(template.render(|_| None, Cow::Borrowed), None);
     }
 
     #[test]
     fn an_expanded_text_is_no_placeholder() {
         let template = Template::parse("x{{a}}", |_| "{{b}}".into()).unwrap();
         let token = Secret::new("T");
-        assert_eq!(template.render(|_| Some(&token)).unwrap().expose(), "{{b}}T");
+        assert_eq!(template.render(|_| Some(&token), Cow::Borrowed).unwrap().expose(), "{{b}}T");
+        assert_eq!(template.as_written(), "{{b}}{{a}}");
     }
 }

@@ -60,6 +60,7 @@ fn published(value: &str, now: Now, life: Duration, generation: u64) -> Publishe
             generation: Generation(generation),
             first_seen: now.wall,
             identity: SourceIdentity([0; 32]),
+            captured: None,
         },
         ends_mono: now.mono + life,
         lead: Duration::from_secs(600),

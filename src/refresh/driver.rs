@@ -251,7 +251,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             });
         }
         let force = purpose == Purpose::ForcedNew;
-        let request = FetchRequest { dependencies, captured: None, force };
+        let captured = self.machine.captured();
+        let request = FetchRequest { dependencies, captured, force };
         // On disk before the request is sent: the call counts, and where its outcome matters it is marked
         // as unsettled, from the very instant that a record of it would be counted from.
         let mark = self.save_calls(now, self.source.policy.outcome_matters());
@@ -321,7 +322,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 }
 
 fn new_machine(source: &TokenSource, clock: &SharedClock) -> Machine {
-    Machine::new(source.policy.clone(), source.identity, false, seed(clock.now()))
+    Machine::new(source.policy.clone(), source.identity, source.follow, seed(clock.now()))
 }
 
 fn asked(

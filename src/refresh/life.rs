@@ -29,6 +29,9 @@ const SHORTEST_POLL: Duration = Duration::from_secs(1);
 /// fetched together are not renewed together.
 const SPREAD: f64 = 0.25;
 
+/// As [`SPREAD`], for a sticky source: at most this long, or a twentieth of a shorter lead.
+const STICKY_SPREAD: Duration = Duration::from_secs(5);
+
 /// What comes before a fetched value.
 pub(super) struct Before<'a> {
     /// The record that is there, live or not.
@@ -78,6 +81,7 @@ pub(super) fn record_of(
     let record = TokenRecord {
         first_seen: same.map_or(made, |record| record.first_seen),
         value: fetched.value,
+        captured: fetched.captured,
         fetched_at: sent.wall,
         expires_at,
         generation,
@@ -108,7 +112,12 @@ pub(super) fn published(
         record.lifetime()
     } else {
         let lead = policy.lead(whole_life(policy, &record));
-        lead.mul_f64(1.0 - SPREAD * spread(&record))
+        let spread_over = match policy.rotation {
+            // Its window is short, and its end is the same for every server.
+            Rotation::Sticky { .. } => STICKY_SPREAD.min(lead / 20),
+            _ => lead.mul_f64(SPREAD),
+        };
+        lead - spread_over.mul_f64(spread(&record))
     };
     Published {
         ends_mono: now.mono + left,
@@ -124,7 +133,8 @@ pub(super) fn published(
 fn spread(record: &TokenRecord) -> f64 {
     let [a, b, c, d, e, f, g, h, ..] = record.identity.0;
     let source = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let since_epoch = record.fetched_at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    // Of the value, not of the fetch: one that is confirmed keeps its place.
+    let since_epoch = record.first_seen.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     fastrand::Rng::with_seed(source ^ record.generation.0.rotate_left(32) ^ since_epoch.as_secs())
         .f64()
 }
@@ -244,6 +254,7 @@ mod tests {
             generation: Generation(1),
             first_seen: fetched_at,
             identity: SourceIdentity([0; 32]),
+            captured: None,
         }
     }
 

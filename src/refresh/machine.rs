@@ -4,12 +4,15 @@
 //! One thing is under way at a time ([`Phase`]), so there is never a second request for a source,
 //! and nothing to lock.
 
+mod asking;
+mod failing;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Now;
-use crate::config::{RefreshPolicy, Rotation};
-use crate::refresh::handle::{RefreshError, Refused, Wish};
+use crate::config::RefreshPolicy;
+use crate::refresh::handle::{RefreshError, Wish};
 use crate::refresh::ledger::Purpose;
 use crate::refresh::life::{self, Before};
 use crate::refresh::report::Report;
@@ -17,17 +20,13 @@ use crate::refresh::schedule::{self, Failed, MAX_SLEEP, MIN_GAP, Pause};
 use crate::snapshot::Published;
 use crate::source::{FailureClass, FetchError, Fetched};
 use crate::store::StoreError;
-use crate::token::{Generation, SourceIdentity, TokenRecord};
+use crate::token::{Generation, Secret, SourceIdentity, TokenRecord};
 
-/// How many clients wait for one source at most: a tenth of the connections there are by default.
-/// Each holds one; more is an attack or a loop, and is refused rather than remembered.
-const MAX_WAITERS: usize = 1_024;
+use asking::Waiter;
+use failing::Streak;
 
 /// By how much the clocks may drift apart between two events without a suspend.
 const HIDDEN_TOLERANCE: Duration = Duration::from_secs(2);
-
-/// A cooldown is this many times as long for a client that does not say which value it saw refused.
-const UNFOUNDED: u32 = 10;
 
 /// Names a waiting client to the driver, which has its reply channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,41 +85,11 @@ enum Phase {
     Healing,
 }
 
-/// What a waiter would take for news.
-#[derive(Debug)]
-enum Knows {
-    /// A newer generation than this; any, where there was none.
-    Generation(Option<Generation>),
-    /// Another value than this.
-    Refused(Refused),
-}
-
-#[derive(Debug)]
-struct Waiter {
-    id: WaiterId,
-    knows: Knows,
-    purpose: Purpose,
-}
-
 /// A record in memory that is not on disk.
 #[derive(Debug)]
 struct Unsaved {
     tries: u32,
     retry: Pause,
-}
-
-/// The streak of failures since the last success.
-#[derive(Debug, Default)]
-struct Streak {
-    /// How many attempts have failed in a row.
-    failures: u32,
-    /// How many of them in the last window of the token's life, or without a token.
-    hard: u32,
-    /// How many times refused dependencies were renewed, and for how long they are not again.
-    heals: u32,
-    healing: Pause,
-    /// The last failure, and for how long a client's wish is answered with it.
-    last: Option<(RefreshError, Pause)>,
 }
 
 /// The decisions of one source.
@@ -242,6 +211,12 @@ impl Machine {
         self.unsettled.is_some()
     }
 
+    /// What the last answer gave to be sent with the next request.
+    pub fn captured(&self) -> Option<Secret> {
+        let current = self.current.as_ref().map(|current| &current.record);
+        current.or(self.remembered.as_ref())?.captured.clone()
+    }
+
     /// Takes an event; what is to be done about it, in order.
     pub fn on(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -344,81 +319,6 @@ impl Machine {
             let dying =
                 Published { lead: left, overlap, in_doubt_since: since, ..(**current).clone() };
             self.publish(dying, effects);
-        }
-    }
-
-    fn asked(&mut self, now: Now, id: WaiterId, wish: Wish, effects: &mut Vec<Effect>) {
-        let (knows, purpose) = match wish {
-            Wish::Any { newer_than, force } => (Knows::Generation(newer_than), self.purpose(force)),
-            Wish::Other { refused, force } => (Knows::Refused(refused), self.purpose(force)),
-            Wish::Newer { generation } => (Knows::Generation(Some(generation)), Purpose::Scheduled),
-        };
-        let waiter = Waiter { id, knows, purpose };
-        match self.answer_at_once(now, &waiter, effects) {
-            Some(answer) => effects.push(Effect::Answer(id, answer)),
-            None if self.waiters.len() >= MAX_WAITERS => {
-                effects.push(Effect::Answer(id, Err(RefreshError::TooMany)));
-            }
-            None => self.waiters.push(waiter),
-        }
-    }
-
-    /// Only a sticky source can be asked for a new value while the old one is good.
-    fn purpose(&self, force: bool) -> Purpose {
-        match self.policy.rotation {
-            Rotation::Sticky { .. } if force => Purpose::ForcedNew,
-            _ => Purpose::Forced,
-        }
-    }
-
-    /// The answer that needs no attempt, if there is one.
-    fn answer_at_once(
-        &mut self,
-        now: Now,
-        waiter: &Waiter,
-        effects: &mut Vec<Effect>,
-    ) -> Option<Result<Arc<Published>, RefreshError>> {
-        let live = self.live(now).cloned();
-        if let Some(current) = &live {
-            if is_news(current, waiter) {
-                return Some(Ok(Arc::clone(current)));
-            }
-            if !matches!(waiter.knows, Knows::Generation(_)) || waiter.purpose == Purpose::Scheduled
-            {
-                self.note_refused(now, current, effects);
-            }
-            match (&waiter.knows, waiter.purpose) {
-                (_, Purpose::ForcedNew | Purpose::Scheduled) => {}
-                (Knows::Refused(_), _) => {
-                    if let Some(wait) = self.cools_down(now, self.policy.cooldown) {
-                        return Some(Err(RefreshError::TooSoon { wait }));
-                    }
-                }
-                (Knows::Generation(_), _) => {
-                    if self.cools_down(now, self.policy.cooldown * UNFOUNDED).is_some() {
-                        return Some(Ok(Arc::clone(current)));
-                    }
-                }
-            }
-        }
-        let (failure, pause) = self.streak.last.as_ref()?;
-        (!pause.is_over(now)).then(|| Err(failure.clone().again_in(pause.left(now))))
-    }
-
-    /// What is left of a cooldown of this length.
-    fn cools_down(&self, now: Now, cooldown: Duration) -> Option<Duration> {
-        let left = cooldown.checked_sub(now.since(self.succeeded?))?;
-        (!left.is_zero()).then_some(left)
-    }
-
-    /// Somebody saw the current value refused. Unless a request of ours may have replaced it,
-    /// another system's has; told once for each value.
-    fn note_refused(&mut self, now: Now, current: &Published, effects: &mut Vec<Effect>) {
-        let generation = current.record.generation;
-        if current.in_doubt_since.is_none() && self.refused != Some(generation) {
-            self.refused = Some(generation);
-            let age = self.succeeded.map_or(Duration::ZERO, |succeeded| now.since(succeeded));
-            effects.push(Effect::Report(Report::Foreign { generation, age }));
         }
     }
 
@@ -563,109 +463,6 @@ impl Machine {
         if fresh {
             self.answer_all(now, None, effects);
         }
-    }
-
-    fn healed(&mut self, now: Now, outcome: Result<(), RefreshError>, effects: &mut Vec<Effect>) {
-        debug_assert!(matches!(self.phase, Phase::Healing), "no healing was under way");
-        self.phase = Phase::Idle;
-        match outcome {
-            Ok(()) if !self.draining => self.fetch(now, true, effects),
-            Ok(()) => {}
-            Err(error) => {
-                self.count_failure(now, FailureClass::DependencyInvalid, None, error.clone());
-                self.answer_all(now, Some(&error), effects);
-            }
-        }
-    }
-
-    fn failed(&mut self, now: Now, sent: Now, error: FetchError, effects: &mut Vec<Effect>) {
-        if !error.may_have_replaced() {
-            self.undoubt(sent, effects);
-        }
-        let (class, wait) = (error.class(), error.wait());
-        self.lacks_dependency = class == FailureClass::DependencyAbsent;
-        let told = RefreshError::Failed { what: error.to_string().into(), wait: None };
-        let retry_in = self.count_failure(now, class, wait, told.clone());
-        let told = match (wait, schedule::forced_wait(class, self.streak.failures)) {
-            (Some(wait), _) => told.again_in(wait),
-            (None, None) => told.again_in(retry_in),
-            (None, Some(_)) => told,
-        };
-        let streak = self.streak.failures;
-        effects.push(Effect::Report(Report::Failed { error, streak, retry_in }));
-        self.answer_all(now, Some(&told), effects);
-    }
-
-    /// Enters a failure into the streak; how long until the schedule's next attempt.
-    fn count_failure(
-        &mut self,
-        now: Now,
-        class: FailureClass,
-        wait: Option<Duration>,
-        told: RefreshError,
-    ) -> Duration {
-        let nothing_sent = matches!(class, FailureClass::DependencyAbsent | FailureClass::Reserved);
-        let calm = self.calm(now);
-        if !nothing_sent {
-            self.streak.failures = self.streak.failures.saturating_add(1);
-            self.streak.hard = if calm.is_zero() { self.streak.hard.saturating_add(1) } else { 0 };
-        }
-        let (streak, hard_streak) = (self.streak.failures, self.streak.hard);
-        let failed = Failed { class, wait, streak, hard_streak, calm };
-        let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
-        let forced_in = schedule::forced_wait(class, streak).unwrap_or(retry_in);
-        self.streak.last = Some((told, Pause::begin(now, forced_in)));
-        if class != FailureClass::Reserved {
-            // What a client was refused says nothing of the schedule.
-            self.pause = Pause::begin(now, retry_in);
-        }
-        retry_in
-    }
-
-    /// How long until the last window of the token's life begins; zero in it, or without a token.
-    fn calm(&self, now: Now) -> Duration {
-        self.live(now).map_or(Duration::ZERO, |current| {
-            let left = current.life_left(now).unwrap_or(Duration::ZERO);
-            left.saturating_sub(life::must_lead(&self.policy, &current.record))
-        })
-    }
-
-    /// Takes back the doubt that the request sent at `sent` raised; one raised before it stays.
-    fn undoubt(&mut self, sent: Now, effects: &mut Vec<Effect>) {
-        if self.unsettled == Some(sent) {
-            self.unsettled = None;
-        }
-        if let Some(current) = &self.current
-            && current.in_doubt_since == Some(sent)
-        {
-            self.publish(doubted(current, None), effects);
-        }
-    }
-
-    /// Answers every waiter from the state: the current token where it is news to it, or where the
-    /// attempt did not fail; else the attempt's failure.
-    fn answer_all(&mut self, now: Now, failure: Option<&RefreshError>, effects: &mut Vec<Effect>) {
-        for waiter in std::mem::take(&mut self.waiters) {
-            let answer = match (self.live(now), failure) {
-                (Some(current), _) if is_news(current, &waiter) => Ok(Arc::clone(current)),
-                (_, Some(failure)) => Err(failure.clone()),
-                // The upstream stands by a value that was seen refused: say so, never the value.
-                (Some(current), None) => match waiter.knows {
-                    Knows::Refused(_) => Err(RefreshError::Unchanged),
-                    Knows::Generation(_) => Ok(Arc::clone(current)),
-                },
-                (None, None) => Err(RefreshError::Lost),
-            };
-            effects.push(Effect::Answer(waiter.id, answer));
-        }
-    }
-}
-
-/// Whether `current` is news to the waiter.
-fn is_news(current: &Published, waiter: &Waiter) -> bool {
-    match &waiter.knows {
-        Knows::Generation(known) => known.is_none_or(|known| current.record.generation > known),
-        Knows::Refused(refused) => !refused.is(&current.record.value),
     }
 }
 

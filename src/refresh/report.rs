@@ -86,10 +86,7 @@ pub(super) fn log(source: &SourceName, report: &Report) {
             tracing::warn!(%source, %error, "forced refresh refused");
         }
         Report::Failed { error, streak, retry_in } => {
-            let hint_zh = match error {
-                FetchError::Refused { hint: Some(hint), .. } => hint.zh,
-                _ => "",
-            };
+            let hint_zh = error.hint_zh();
             tracing::warn!(
                 %source, %error, detail = ?error.for_log(), hint_zh, streak,
                 retry_in_s = retry_in.as_secs_f32(), "token not renewed"

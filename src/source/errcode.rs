@@ -1,100 +1,173 @@
-//! Error codes of the WeChat API: what each means to us and what an operator does about it.
-//!
-//! Codes and meanings: the error tables of `getAccessToken`, `getStableAccessToken`, `getticket`
-//! and the global list at developers.weixin.qq.com. Which of them pass by themselves WeChat says of
-//! -1 and 45011 only; the rest of the classes is our judgement. The code decides, never the text.
+//! What an upstream's error code means to us: the look-up in the table of codes, which is in
+//! `errcode/table.rs`. The code decides, never the text beside it.
 
-use super::FailureClass;
+mod table;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use self::table::{Key, Kind, Row};
+use super::failure::{FailureClass, class_of_status};
+use crate::config::{Code, TokenSource};
 
 /// What to do about an error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hint {
-    /// In English.
-    pub en: &'static str,
+    en: &'static str,
+    zh: &'static str,
+    /// Where the code and its meaning are from: a page without `https://`, or who says so.
+    pub source: &'static str,
+}
+
+/// Where a hint names the address that the upstream saw.
+const ADDRESS: &str = "{address}";
+
+impl Hint {
+    /// In English. `address` is the one that the upstream saw, if it said so.
+    pub fn en(self, address: Option<IpAddr>) -> String {
+        named(self.en, address, "this server's address")
+    }
+
     /// In Chinese.
-    pub zh: &'static str,
+    pub fn zh(self, address: Option<IpAddr>) -> String {
+        named(self.zh, address, "本服务器的公网 IP")
+    }
+
+    /// Whether the code is about the address that the upstream saw.
+    pub(super) fn names_address(self) -> bool {
+        self.en.contains(ADDRESS)
+    }
 }
 
-/// Who may mend it, by which the class follows.
+fn named(text: &str, address: Option<IpAddr>, unknown: &str) -> String {
+    match address {
+        Some(address) => text.replace(ADDRESS, &address.to_string()),
+        None => text.replace(ADDRESS, unknown),
+    }
+}
+
+/// What a code means for one source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
-    /// The class, whatever the source.
-    Is(FailureClass),
-    /// A wrong credential: the dependency's token where there is one, else the configured secret.
-    Credential,
+pub(super) struct Meaning {
+    pub class: FailureClass,
+    /// How long to stay away, where that is known: after the first refusal, and after further ones.
+    pub waits: Option<(Duration, Duration)>,
+    pub hint: Option<Hint>,
 }
 
-use FailureClass::{Misconfigured, QuotaSpent, Throttled, Transient};
-use Meaning::{Credential, Is};
-
-/// (code, meaning, hint in English, hint in Chinese), by code.
-#[rustfmt::skip]
-const ERRCODES: &[(i64, Meaning, &str, &str)] = &[
-    (-1, Is(Transient), "WeChat is busy", "微信系统繁忙，稍后自动重试"),
-    (40001, Credential, "the AppSecret is wrong, or the access_token is not the latest", "AppSecret 错误，或 access_token 不是最新"),
-    (40002, Is(Misconfigured), "grant_type is wrong; set it to client_credential", "grant_type 错误，应为 client_credential"),
-    (40013, Is(Misconfigured), "the appid is wrong; check it in the console", "appid 不合法，请在公众平台核对"),
-    (40014, Credential, "the access_token is not valid", "access_token 不合法"),
-    (40125, Is(Misconfigured), "the AppSecret is wrong; it may have been reset in the console", "AppSecret 错误，可能已在公众平台重置"),
-    (40164, Is(Misconfigured), "this server's address is not on the IP allow list; add it in the console", "本服务器 IP 不在白名单中，请在公众平台「基本配置 - IP白名单」添加"),
-    (40243, Is(Misconfigured), "the AppSecret is frozen; unfreeze it in the console (takes 10 minutes)", "AppSecret 已被冻结，请在公众平台解冻（约 10 分钟生效）"),
-    (41001, Credential, "the access_token is missing", "缺少 access_token"),
-    (41002, Is(Misconfigured), "the appid is missing from args", "args 中缺少 appid"),
-    (41004, Is(Misconfigured), "the secret is missing from args", "args 中缺少 secret"),
-    (42001, Credential, "the access_token has expired", "access_token 已过期"),
-    (43002, Is(Misconfigured), "POST is required; set method", "需要 POST 请求，请设置 method"),
-    (45009, Is(QuotaSpent), "the day's calls are used up", "当日调用次数已用完，次日恢复"),
-    (45011, Is(Throttled), "too many calls this minute", "调用过于频繁，下一分钟重试"),
-    (48001, Is(Misconfigured), "the account is not authorised for this API", "该账号未获得此接口权限"),
-    (48004, Is(Misconfigured), "the API is banned for violations; see the console", "接口因违规被封禁，请登录公众平台查看"),
-    (50002, Is(Misconfigured), "the account is frozen or closed", "账号被冻结或注销"),
-    (50004, Is(Misconfigured), "the account may not use the token API", "账号被禁止使用 token 接口"),
-    (50007, Is(Misconfigured), "the account is frozen", "账号已冻结"),
-    (61004, Is(Misconfigured), "this server's address is not registered; add it in the console", "本服务器 IP 未登记，请在平台添加"),
-    (61024, Is(Misconfigured), "this appid belongs to a third-party platform; use its component endpoint", "该 appid 由第三方平台代管，请使用 component 接口"),
-    (89501, Is(Misconfigured), "this server's address waits for an administrator's confirmation", "本服务器 IP 正在等待管理员确认"),
-    (89503, Is(Misconfigured), "this call waits for an administrator's confirmation", "此次调用需要管理员确认"),
-    (89506, Is(Misconfigured), "an administrator refused this server's address twice: blocked for 24 hours", "本服务器 IP 被管理员拒绝两次，24 小时内不可用"),
-    (89507, Is(Misconfigured), "an administrator refused this server's address: blocked for an hour", "本服务器 IP 被管理员拒绝，1 小时内不可用"),
-];
-
-/// What `errcode` means to a source that depends on others, or does not. An unknown code is
-/// transient: it may pass, and the growing waits keep it cheap.
-pub(super) fn classify(errcode: i64, has_dependencies: bool) -> (FailureClass, Option<Hint>) {
-    let Ok(at) = ERRCODES.binary_search_by_key(&errcode, |row| row.0) else {
-        return (Transient, None);
+/// What `code` means to `source`, in an answer with this HTTP status. A code that nobody here knows
+/// leaves the word to the status, if that says anything.
+pub(super) fn meaning(source: &TokenSource, code: &Code, status: u16) -> Meaning {
+    let path = source.url.path().trim_end_matches('/');
+    let fits = |row: &&Row| row.code == *code && path.ends_with(row.endpoint);
+    let Some(row) = table::of(source.vendor).iter().flat_map(|rows| rows.iter()).find(fits) else {
+        let class = class_of_status(status).unwrap_or(FailureClass::Unknown);
+        return Meaning { class, waits: None, hint: None };
     };
-    let (_, meaning, en, zh) = ERRCODES[at];
-    let class = match meaning {
-        Is(class) => class,
-        Credential if has_dependencies => FailureClass::DependencyInvalid,
-        Credential => Misconfigured,
+    let (class, waits) = match row.kind {
+        Kind::Is(class) => (class, None),
+        Kind::Waits(class, first, further) => {
+            (class, Some((Duration::from_secs(first), Duration::from_secs(further))))
+        }
+        // The dependency's token where there is one, else the configured secret.
+        Kind::Credential if source.dependencies.is_empty() => (FailureClass::Misconfigured, None),
+        Kind::Credential => (FailureClass::DependencyInvalid, None),
     };
-    (class, Some(Hint { en, zh }))
+    let hint = Hint { en: row.en, zh: row.zh, source: row.source };
+    Meaning { class, waits, hint: Some(hint) }
+}
+
+impl PartialEq<Code> for Key {
+    fn eq(&self, code: &Code) -> bool {
+        match (self, code) {
+            (Key::Number(known), Code::Number(number)) => known == number,
+            (Key::Text(known), Code::Text(text)) => *known == &**text,
+            _ => false,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Environment};
+    use std::path::Path;
+
+    fn check(url: &str, dependent: bool, code: &Code) -> Meaning {
+        let args = if dependent { r#"{"access_token": "{{a}}"}"# } else { "{}" };
+        let text = format!(
+            r#"(token_sources: {{"a": (url: "https://h"), "t": (url: "{url}", args: {args})}})"#
+        );
+        let config = config::parse(&text, Path::new("c.ron"), &Environment::default()).unwrap();
+        let source = config.sources.iter().find(|source| source.name.as_str() == "t").unwrap();
+        meaning(source, code, 200)
+    }
 
     #[test]
-    fn the_table_is_in_order_and_says_what_to_do_in_both_languages() {
-        assert!(ERRCODES.is_sorted_by(|a, b| a.0 < b.0));
-        for (code, _, en, zh) in ERRCODES {
-            assert!(!en.is_empty() && en.is_ascii(), "{code}");
-            assert!(!zh.is_ascii(), "{code}");
+    fn a_code_means_what_its_vendor_and_endpoint_make_of_it() {
+        use FailureClass::*;
+        const TOKEN: &str = "https://api.weixin.qq.com/cgi-bin/token";
+        const TICKET: &str = "https://api.weixin.qq.com/cgi-bin/ticket/getticket";
+        const COMPONENT: &str = "https://api.weixin.qq.com/cgi-bin/component/api_component_token";
+        const AUTHORIZER: &str = "https://api.weixin.qq.com/cgi-bin/component/api_authorizer_token";
+        const WECOM: &str = "https://qyapi.weixin.qq.com/cgi-bin/gettoken";
+        const HOUR: u64 = 3_600;
+        for (url, dependent, code, class, waits) in [
+            (TOKEN, false, -1, Transient, None),
+            (TOKEN, false, 40001, Misconfigured, None),
+            (TICKET, true, 40001, DependencyInvalid, None),
+            (TICKET, true, 40014, DependencyInvalid, None),
+            (TICKET, true, 42001, DependencyInvalid, None),
+            (TOKEN, false, 40164, Misconfigured, None),
+            (TOKEN, false, 45009, QuotaSpent, None),
+            (TOKEN, false, 45011, Throttled, None),
+            (TOKEN, false, 89507, Misconfigured, Some((HOUR, HOUR))),
+            (TOKEN, false, 89506, Misconfigured, Some((24 * HOUR, 24 * HOUR))),
+            (TOKEN, false, 123_456, Unknown, None),
+            // A pushed ticket may be a source: the secret is at fault all the same.
+            (COMPONENT, true, 40001, Misconfigured, None),
+            (COMPONENT, true, 61006, DependencyInvalid, None),
+            (COMPONENT, false, 61006, Misconfigured, None),
+            (AUTHORIZER, true, 40001, DependencyInvalid, None),
+            (AUTHORIZER, true, 61023, Misconfigured, None),
+            (WECOM, false, 45009, Throttled, Some((60, HOUR))),
+            (WECOM, false, 40001, Misconfigured, None),
+            (WECOM, false, 89507, Unknown, None),
+            ("https://api.q.qq.com/api/getToken", false, 40013, Misconfigured, None),
+            ("https://unknown.example/x", false, 40013, Unknown, None),
+        ] {
+            let meaning = check(url, dependent, &Code::Number(code));
+            let waits = waits.map(|(a, b)| (Duration::from_secs(a), Duration::from_secs(b)));
+            assert_eq!((meaning.class, meaning.waits), (class, waits), "{url} {code}");
+        }
+        let oauth = Code::of_text("invalid_client");
+        assert_eq!(check("https://unknown.example/x", false, &oauth).class, Misconfigured);
+        assert_eq!(check(TOKEN, false, &Code::of_text("whatever")).class, Unknown);
+    }
+
+    #[test]
+    fn an_unknown_code_leaves_the_word_to_the_status() {
+        let text = r#"(token_sources: {"t": (url: "https://h/x")})"#;
+        let config = config::parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
+        for (status, class) in [
+            (200, FailureClass::Unknown),
+            (400, FailureClass::Unknown),
+            (401, FailureClass::Misconfigured),
+            (429, FailureClass::Throttled),
+            (503, FailureClass::Transient),
+        ] {
+            let meaning = meaning(&config.sources[0], &Code::Number(7), status);
+            assert_eq!(meaning.class, class, "{status}");
         }
     }
 
     #[test]
-    fn a_refused_token_is_the_dependencys_where_there_is_one() {
-        for code in [40001, 40014, 42001] {
-            assert_eq!(classify(code, true).0, FailureClass::DependencyInvalid);
-            assert_eq!(classify(code, false).0, Misconfigured);
-        }
-        assert_eq!(classify(45009, true).0, QuotaSpent);
-        assert_eq!(classify(45011, false).0, Throttled);
-        assert_eq!(classify(-1, false).0, Transient);
-        assert_eq!(classify(123_456, false), (Transient, None));
+    fn a_hint_names_the_address_if_it_is_known() {
+        let hint = check("https://h/cgi-bin/token", false, &Code::Number(40164)).hint.unwrap();
+        assert!(hint.names_address());
+        let address = Some("1.2.3.4".parse().unwrap());
+        assert!(hint.en(address).starts_with("add 1.2.3.4 to the IP allow list"));
+        assert!(hint.zh(address).contains(" 1.2.3.4 "));
+        assert!(hint.en(None).starts_with("add this server's address to the IP allow list"));
     }
 }

@@ -1,94 +1,191 @@
-//! From an answer's bytes to a token or a reason why not. No sockets.
+//! From an answer's bytes to a token or a reason why not, by the source's rules. No sockets.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::errcode::classify;
-use super::{FetchError, Fetched};
-use crate::config::TokenSource;
+use super::errcode::meaning;
+use super::{FetchError, Fetched, Refusal};
+use crate::config::{AnswerRules, Code, ExpiresIs, ExpiresUnit, TokenSource};
+use crate::outbound::Answer;
 use crate::token::Secret;
 
 /// The longest value taken for a token, in bytes. WeChat asks to reserve 512, Feishu 4 KB.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 
 /// The longest lifetime taken as meant, ten years: what is longer is an absolute time or a mistake.
-const MAX_LIFETIME_SECONDS: u64 = 10 * 366 * 86_400;
+const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// The longest part of an upstream's message that is kept for the log, in characters.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// Reads an answer with this HTTP status. `sent` are the texts that the request was made of; none
-/// of them is repeated in an error.
+/// The longest text taken for an error code, in bytes.
+const MAX_CODE_BYTES: usize = 64;
+
+/// The longest time that an upstream can have us stay away by a `Retry-After`.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+
+/// Reads an answer to a request that was sent at `sent_at`. `sent` are the texts that the request
+/// was made of; none of them is repeated in an error.
 pub(super) fn read(
     source: &TokenSource,
-    status: u16,
-    body: &[u8],
+    answer: &Answer,
+    sent_at: SystemTime,
     sent: &[Secret],
 ) -> Result<Fetched, FetchError> {
-    let answer: Option<Value> = serde_json::from_slice(body).ok();
+    let status = answer.status;
+    let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
     // The code decides, whatever the status: some gateways answer a refusal with 4xx.
-    if let Some(errcode) = answer.as_ref().and_then(|answer| answer.get("errcode")).and_then(number)
-        && errcode != 0
+    if let Some(json) = &json
+        && let Some(code) = refusal_code(&source.answer, json)
     {
-        let (class, hint) = classify(errcode, !source.dependencies.is_empty());
-        let message = answer.as_ref().and_then(|answer| answer.get("errmsg"));
-        let message = quote(message.and_then(Value::as_str).unwrap_or_default(), sent);
-        return Err(FetchError::Refused { errcode, class, hint, message });
+        return Err(refused(source, code, json, answer, sent));
     }
-    if status != 200 {
-        return Err(FetchError::Status(status));
+    if !(200..300).contains(&status) {
+        return Err(match wait_asked_for(answer) {
+            Some(wait) => FetchError::ComeBack { status, wait },
+            None => FetchError::Status(status),
+        });
     }
-    let answer = answer.ok_or(FetchError::NotJson)?;
-    let value = value(source, &answer)?;
-    let expires_in = lifetime(source, answer.get("expires_in"))?;
-    Ok(Fetched { value, expires_in, captured: None, upstream_time: None })
+    let json = json.ok_or(FetchError::NotJson)?;
+    let value = value(&source.answer, &json)?;
+    // An absolute end is in the upstream's time: where it tells that, a wrong clock here is harmless.
+    let expires_in = lifetime(source, &json, answer.date.unwrap_or(sent_at))?;
+    let captured = captured(&source.answer, &json)?;
+    Ok(Fetched { value, expires_in, captured, upstream_time: answer.date })
 }
 
-/// The first of the source's value fields that is there.
-fn value(source: &TokenSource, answer: &Value) -> Result<Secret, FetchError> {
-    let found = source.value_fields.iter().find_map(|field| Some((field, at_path(answer, field)?)));
-    let Some((field, value)) = found else {
-        let fields = source.value_fields.join(" or ");
-        return Err(FetchError::NoValue(format!("there is no {fields}")));
+/// How long the upstream asks to be left alone for, where its status says that it means that.
+fn wait_asked_for(answer: &Answer) -> Option<Duration> {
+    let wait = answer.retry_after.filter(|_| matches!(answer.status, 429 | 503));
+    wait.map(|wait| wait.min(LONGEST_RETRY_AFTER))
+}
+
+/// The first code in an answer that does not mean success.
+fn refusal_code(rules: &AnswerRules, json: &Value) -> Option<Code> {
+    let codes = rules.code.paths().filter_map(|(_, steps)| at_path(json, steps));
+    codes.filter_map(code).find(|code| !rules.accepts(code))
+}
+
+/// The code in a field; `None` where the field says that there is none. What has a shape that no
+/// code has is one all the same: something is wrong, and nobody here knows what.
+fn code(value: &Value) -> Option<Code> {
+    let readable = |text: &str| {
+        text.len() <= MAX_CODE_BYTES
+            && text
+                .bytes()
+                .all(|byte| byte == b' ' || byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
     };
-    let problem = match value {
-        Value::String(text) if text.is_empty() => "is empty",
-        Value::String(text) if text.len() > MAX_VALUE_BYTES => "is too long",
+    match value {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) if readable(text) => Some(Code::of_text(text)),
+        Value::Number(number) => {
+            Some(number.as_i64().map_or_else(|| Code::Text("unreadable".into()), Code::Number))
+        }
+        Value::Bool(value) => Some(Code::Text(value.to_string().into())),
+        _ => Some(Code::Text("unreadable".into())),
+    }
+}
+
+fn refused(
+    source: &TokenSource,
+    code: Code,
+    json: &Value,
+    answer: &Answer,
+    sent: &[Secret],
+) -> FetchError {
+    let mut messages = source.answer.message.paths().filter_map(|(_, steps)| at_path(json, steps));
+    let message = messages.find_map(Value::as_str).unwrap_or_default();
+    let mut meaning = meaning(source, &code, answer.status);
+    let asked_for = wait_asked_for(answer).map(|wait| (wait, wait));
+    meaning.waits = meaning.waits.or(asked_for);
+    let address =
+        meaning.hint.filter(|hint| hint.names_address()).and_then(|_| address_in(message));
+    FetchError::Refused(Box::new(Refusal::known(code, meaning, address, quote(message, sent))))
+}
+
+/// The first address in a message such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist`.
+fn address_in(message: &str) -> Option<IpAddr> {
+    let words = message.split(|c: char| !(c.is_ascii_hexdigit() || c == '.' || c == ':'));
+    let mut addresses = words.filter_map(|word| word.trim_end_matches(['.', ':']).parse().ok());
+    addresses.next().map(|address: IpAddr| address.to_canonical())
+}
+
+/// The first of the value fields that is there.
+fn value(rules: &AnswerRules, json: &Value) -> Result<Secret, FetchError> {
+    let mut found =
+        rules.value.paths().filter_map(|(path, steps)| Some((path, at_path(json, steps)?)));
+    match found.next() {
+        Some((path, value)) => {
+            token_text(value).map_err(|problem| FetchError::NoValue(format!("{path} {problem}")))
+        }
+        None => Err(FetchError::NoValue(format!("there is no {}", rules.value))),
+    }
+}
+
+/// What the source captures; `None` if it is not there, or there is nothing to capture.
+fn captured(rules: &AnswerRules, json: &Value) -> Result<Option<Secret>, FetchError> {
+    let Some(path) = &rules.capture else { return Ok(None) };
+    match at_path(json, path.steps()) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(value) => {
+            let text = token_text(value);
+            text.map(Some).map_err(|problem| FetchError::NoValue(format!("{path} {problem}")))
+        }
+    }
+}
+
+fn token_text(value: &Value) -> Result<Secret, &'static str> {
+    match value {
+        Value::String(text) if text.is_empty() => Err("is empty"),
+        Value::String(text) if text.len() > MAX_VALUE_BYTES => Err("is too long"),
         // Tokens are printable ASCII; anything else would be garbage, or an attack on a client.
         Value::String(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            "holds characters that no token has"
+            Err("holds characters that no token has")
         }
-        Value::String(text) => return Ok(Secret::new(text.as_str())),
-        _ => "is not a text",
-    };
-    Err(FetchError::NoValue(format!("{field} {problem}")))
+        Value::String(text) => Ok(Secret::new(text.as_str())),
+        _ => Err("is not a text"),
+    }
 }
 
-/// The life the answer promises, capped by the source's fixed lifetime; that one alone where the
-/// answer promises none.
-fn lifetime(source: &TokenSource, expires_in: Option<&Value>) -> Result<Duration, FetchError> {
-    let seconds = match expires_in {
-        None => None,
-        Some(value) => match number(value) {
-            None => return Err(FetchError::NoLifetime("expires_in is not a whole number")),
-            Some(seconds) => match u64::try_from(seconds) {
-                Ok(0) | Err(_) => return Err(FetchError::NoLifetime("expires_in is not positive")),
-                Ok(seconds) if seconds > MAX_LIFETIME_SECONDS => {
-                    return Err(FetchError::NoLifetime("expires_in is longer than ten years"));
-                }
-                Ok(seconds) => Some(Duration::from_secs(seconds)),
-            },
-        },
-    };
-    match (seconds, source.policy.lifetime) {
+/// How long the token lives, by the answer and the configured lifetime. `now` is what an absolute
+/// end is counted from.
+fn lifetime(source: &TokenSource, json: &Value, now: SystemTime) -> Result<Duration, FetchError> {
+    let rules = &source.answer;
+    let mut found = rules.expires.paths().filter_map(|(_, steps)| at_path(json, steps));
+    let said = found.next().map(|value| stated_life(rules, value, now)).transpose();
+    match (said.map_err(FetchError::NoLifetime)?, source.policy.lifetime) {
         (Some(said), Some(fixed)) => Ok(said.min(fixed)),
-        (Some(said), None) => Ok(said),
-        (None, Some(fixed)) => Ok(fixed),
-        (None, None) => {
-            Err(FetchError::NoLifetime("there is no expires_in; set lifetime if that is right"))
-        }
+        (Some(life), None) | (None, Some(life)) => Ok(life),
+        (None, None) => Err(FetchError::NoLifetime(
+            "there is no expires_in or the like; set expires_field, or lifetime if that is right",
+        )),
     }
+}
+
+fn stated_life(
+    rules: &AnswerRules,
+    value: &Value,
+    now: SystemTime,
+) -> Result<Duration, &'static str> {
+    let number = number(value).ok_or("it is not a whole number")?;
+    let number = u64::try_from(number).ok().filter(|n| *n > 0).ok_or("it is not positive")?;
+    let stated = match rules.expires_unit {
+        ExpiresUnit::Seconds => Duration::from_secs(number),
+        ExpiresUnit::Milliseconds => Duration::from_millis(number),
+    };
+    let life = match rules.expires_is {
+        ExpiresIs::Relative => stated,
+        ExpiresIs::Absolute => {
+            let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+            let left = stated.checked_sub(since_epoch).filter(|left| !left.is_zero());
+            left.ok_or("its end is past already")?
+        }
+    };
+    if life > LONGEST_LIFETIME { Err("it is longer than ten years") } else { Ok(life) }
 }
 
 /// A whole number, also one written as a text, as some vendors do.
@@ -100,108 +197,37 @@ fn number(value: &Value) -> Option<i64> {
     }
 }
 
-/// What stands at a path of names and indexes separated by dots.
-fn at_path<'a>(answer: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(answer, |at, step| match at {
+/// What stands at a path of names and indexes.
+fn at_path<'a, 'p>(
+    answer: &'a Value,
+    mut steps: impl Iterator<Item = &'p str>,
+) -> Option<&'a Value> {
+    steps.try_fold(answer, |at, step| match at {
         Value::Array(items) => items.get(step.parse::<usize>().ok()?),
         _ => at.get(step),
     })
 }
 
 /// An upstream's message for the log: bounded, without what was sent, nothing that breaks a line.
+/// The `rid` at its end, by which WeChat's support finds a call, is kept of a long one too.
 fn quote(message: &str, sent: &[Secret]) -> String {
     let mut message = message.to_owned();
     // Short texts (`jsapi`, `2`) are no secrets, and cutting them out would garble the message.
     for secret in sent.iter().map(Secret::expose).filter(|text| text.len() >= 6) {
         message = message.replace(secret, "***");
     }
-    message.chars().take(MAX_MESSAGE_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let printable = |text: &str, most: usize| -> String {
+        text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    };
+    let mut quoted = printable(&message, MAX_MESSAGE_CHARS);
+    if let Some(at) = message.rfind(" rid: ")
+        && message.chars().count() > MAX_MESSAGE_CHARS
+    {
+        quoted.push_str(" …");
+        quoted.push_str(&printable(&message[at..], MAX_CODE_BYTES));
+    }
+    quoted
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, Environment};
-    use crate::source::FailureClass;
-    use std::path::Path;
-
-    fn source(extra: &str) -> TokenSource {
-        let text = format!(
-            r#"(token_sources: {{"t": (url: "https://h/x", args: {{"secret": "s3cr3ts3cr3t"}}, {extra})}})"#
-        );
-        let config = config::parse(&text, Path::new("c.ron"), &Environment::default()).unwrap();
-        config.sources.into_iter().next().unwrap()
-    }
-
-    fn check(extra: &str, body: &str, expected: Result<(&str, u64), &str>) {
-        let sent = [Secret::new("s3cr3ts3cr3t")];
-        let got = read(&source(extra), 200, body.as_bytes(), &sent);
-        match (got, expected) {
-            (Ok(fetched), Ok((value, seconds))) => {
-                assert_eq!(fetched.value.expose(), value, "{body}");
-                assert_eq!(fetched.expires_in, Duration::from_secs(seconds), "{body}");
-            }
-            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{body}: {error}"),
-            (got, expected) => panic!("{body}: {got:?} instead of {expected:?}"),
-        }
-    }
-
-    #[test]
-    fn answers_are_read() {
-        check("", r#"{"access_token":"A","expires_in":7200}"#, Ok(("A", 7200)));
-        check("", r#"{"errcode":0,"errmsg":"ok","ticket":"B","expires_in":7200}"#, Ok(("B", 7200)));
-        check("", r#"{"t":"C","expires_in":"345"}"#, Ok(("C", 345)));
-        check("", r#"{"access_token":"A"}"#, Err("no expires_in; set lifetime"));
-        check(r#"lifetime: "7000s""#, r#"{"access_token":"A"}"#, Ok(("A", 7000)));
-        check(r#"lifetime: "7000s""#, r#"{"access_token":"A","expires_in":7200}"#, Ok(("A", 7000)));
-        check(r#"lifetime: "7000s""#, r#"{"access_token":"A","expires_in":60}"#, Ok(("A", 60)));
-        let nested = r#"{"data":{"list":[{"v":"D"}]},"expires_in":9}"#;
-        check(r#"value_field: "data.list.0.v""#, nested, Ok(("D", 9)));
-    }
-
-    #[test]
-    fn bad_answers_are_named() {
-        for (body, part) in [
-            ("", "not JSON"),
-            ("<html>", "not JSON"),
-            (r#"{"access_token":"A","expires_in":72"#, "not JSON"),
-            ("[]", "no access_token or ticket or t"),
-            (r#"{"expires_in":7200}"#, "no access_token or ticket or t"),
-            (r#"{"access_token":"","expires_in":7200}"#, "access_token is empty"),
-            (r#"{"access_token":5,"expires_in":7200}"#, "access_token is not a text"),
-            (r#"{"access_token":null,"expires_in":7200}"#, "access_token is not a text"),
-            (r#"{"access_token":"a b","expires_in":7200}"#, "characters that no token has"),
-            (r#"{"access_token":"a\r\n+OK","expires_in":7200}"#, "characters that no token has"),
-            (r#"{"access_token":"A","expires_in":0}"#, "not positive"),
-            (r#"{"access_token":"A","expires_in":-7200}"#, "not positive"),
-            (r#"{"access_token":"A","expires_in":"soon"}"#, "not a whole number"),
-            (r#"{"access_token":"A","expires_in":1.5}"#, "not a whole number"),
-            (r#"{"access_token":"A","expires_in":1893456000}"#, "longer than ten years"),
-            (r#"{"errcode":40164,"errmsg":"x"}"#, "errcode 40164: this server's address"),
-            (r#"{"errcode":"40013","errmsg":"x"}"#, "errcode 40013"),
-            (r#"{"errcode":987654}"#, "errcode 987654"),
-            (r#"{"access_token":"A","expires_in":7200,"errcode":-1}"#, "errcode -1"),
-        ] {
-            check("", body, Err(part));
-        }
-        let long = format!(r#"{{"access_token":"{}","expires_in":1}}"#, "x".repeat(9_000));
-        check("", &long, Err("too long"));
-    }
-
-    #[test]
-    fn a_status_counts_only_without_a_code() {
-        let refusal = br#"{"errcode":45009,"errmsg":"x"}"#;
-        let error = read(&source(""), 429, refusal, &[]).unwrap_err();
-        assert_eq!(error.class(), FailureClass::QuotaSpent);
-        let good = br#"{"access_token":"A","expires_in":7200}"#;
-        assert_eq!(read(&source(""), 502, good, &[]), Err(FetchError::Status(502)));
-        assert_eq!(read(&source(""), 302, b"", &[]), Err(FetchError::Status(302)));
-    }
-
-    #[test]
-    fn an_upstreams_message_repeats_nothing_that_was_sent() {
-        let body = r#"{"errcode":40013,"errmsg":"bad secret=s3cr3ts3cr3t\nforged line rid: a-b"}"#;
-        let error = read(&source(""), 200, body.as_bytes(), &[Secret::new("s3cr3ts3cr3t")]);
-        assert_eq!(error.unwrap_err().for_log(), "bad secret=*** forged line rid: a-b");
-    }
-}
+mod tests;

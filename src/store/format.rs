@@ -1,8 +1,8 @@
 //! The bytes of a stored record. The only file that names bincode.
 //!
 //! A record is: one byte of format version, eight bytes of checksum (the first of the SHA-256 of
-//! what follows), the bincode of [`StoredV1`]. Each version's golden bytes stay in the tests for
-//! ever: what was once written can be read for ever.
+//! what follows), the bincode of [`StoredV2`] or, in what an earlier program wrote, [`StoredV1`].
+//! Each version's golden bytes stay in the tests for ever: what was once written can be read for ever.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,9 +14,11 @@ use sha2::{Digest, Sha256};
 use crate::token::{Generation, Secret, SourceIdentity, TokenRecord};
 
 const VERSION_1: u8 = 1;
+const VERSION_2: u8 = 2;
 const CHECKSUM_BYTES: usize = 8;
 
-/// The largest record that is read, in bytes: a value of 8 KiB and much room.
+/// The largest record that is read, in bytes: a value and a captured text of 8 KiB each, and much
+/// room.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 
 /// Version 1. Times are milliseconds since the Unix epoch.
@@ -28,6 +30,14 @@ struct StoredV1<'a> {
     generation: u64,
     first_seen: u64,
     identity: [u8; 32],
+}
+
+/// Version 2: what version 1 has, and what was captured from the answer.
+#[derive(Serialize, Deserialize)]
+struct StoredV2<'a> {
+    #[serde(borrow)]
+    v1: StoredV1<'a>,
+    captured: Option<&'a str>,
 }
 
 /// Why bytes are no record.
@@ -76,7 +86,7 @@ fn checksum(content: &[u8]) -> [u8; CHECKSUM_BYTES] {
 
 /// The bytes of a record.
 pub(super) fn encode(record: &TokenRecord) -> Vec<u8> {
-    let stored = StoredV1 {
+    let v1 = StoredV1 {
         value: record.value.expose(),
         fetched_at: milliseconds(record.fetched_at),
         // Rounded down by the conversion: a restart must not lengthen a life.
@@ -85,11 +95,12 @@ pub(super) fn encode(record: &TokenRecord) -> Vec<u8> {
         first_seen: milliseconds(record.first_seen),
         identity: record.identity.0,
     };
-    let content = codec()
-        .serialize(&stored)
-        .expect("a record is far below the limit: the value's length is checked when it is read");
+    let stored = StoredV2 { v1, captured: record.captured.as_ref().map(Secret::expose) };
+    let content = codec().serialize(&stored).expect(
+        "a record is far below the limit: the texts' lengths are checked when they are read",
+    );
     let mut bytes = Vec::with_capacity(1 + CHECKSUM_BYTES + content.len());
-    bytes.push(VERSION_1);
+    bytes.push(VERSION_2);
     bytes.extend_from_slice(&checksum(&content));
     bytes.extend_from_slice(&content);
     bytes
@@ -101,22 +112,27 @@ pub(super) fn encode(record: &TokenRecord) -> Vec<u8> {
 /// They are no record, or not whole.
 pub(super) fn decode(bytes: &[u8]) -> Result<TokenRecord, BrokenRecord> {
     let (&version, rest) = bytes.split_first().ok_or(BrokenRecord::TooShort)?;
-    if version != VERSION_1 {
+    if ![VERSION_1, VERSION_2].contains(&version) {
         return Err(BrokenRecord::UnknownVersion(version));
     }
     let (sum, content) = rest.split_at_checked(CHECKSUM_BYTES).ok_or(BrokenRecord::TooShort)?;
     if sum != checksum(content) {
         return Err(BrokenRecord::Checksum);
     }
-    let stored: StoredV1<'_> = codec().deserialize(content).map_err(|_| BrokenRecord::Content)?;
+    let stored = match version {
+        VERSION_1 => codec().deserialize(content).map(|v1| StoredV2 { v1, captured: None }),
+        _ => codec().deserialize(content),
+    };
+    let StoredV2 { v1, captured } = stored.map_err(|_| BrokenRecord::Content)?;
     let instant = |milliseconds| time(milliseconds).ok_or(BrokenRecord::Content);
     Ok(TokenRecord {
-        value: Secret::new(stored.value),
-        fetched_at: instant(stored.fetched_at)?,
-        expires_at: instant(stored.expires_at)?,
-        generation: Generation(stored.generation),
-        first_seen: instant(stored.first_seen)?,
-        identity: SourceIdentity(stored.identity),
+        value: Secret::new(v1.value),
+        fetched_at: instant(v1.fetched_at)?,
+        expires_at: instant(v1.expires_at)?,
+        generation: Generation(v1.generation),
+        first_seen: instant(v1.first_seen)?,
+        identity: SourceIdentity(v1.identity),
+        captured: captured.map(Secret::new),
     })
 }
 
@@ -134,6 +150,7 @@ mod tests {
             generation: Generation(1_700_000_000),
             first_seen: at(1_700_000_000),
             identity: SourceIdentity([7; 32]),
+            captured: None,
         }
     }
 
@@ -148,10 +165,36 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Version 2 as it was first written, without and with a captured text.
+    const GOLDEN_V2: &str = concat!(
+        "02067aeba201c971380935375f676f6c64656efd0068e5cf8b010000fd004553d08b0100",
+        "00fc00f15365fd0068e5cf8b010000070707070707070707070707070707070707070707",
+        "070707070707070707070700",
+    );
+    const GOLDEN_V2_CAPTURED: &str = concat!(
+        "02064abc53e1b3062e0935375f676f6c64656efd0068e5cf8b010000fd004553d08b0100",
+        "00fc00f15365fd0068e5cf8b010000070707070707070707070707070707070707070707",
+        "0707070707070707070707010a72656672657368404031",
+    );
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    }
+
     #[test]
-    fn version_1_is_written_and_read_as_ever() {
-        assert_eq!(hex(&encode(&record())), GOLDEN_V1);
-        assert_eq!(decode(&encode(&record())), Ok(record()));
+    fn every_version_is_read_as_ever() {
+        assert_eq!(decode(&bytes(GOLDEN_V1)), Ok(record()));
+        assert_eq!(decode(&bytes(GOLDEN_V2)), Ok(record()));
+        let captured = TokenRecord { captured: Some(Secret::new("refresh@@1")), ..record() };
+        assert_eq!(decode(&bytes(GOLDEN_V2_CAPTURED)), Ok(captured));
+    }
+
+    #[test]
+    fn version_2_is_written_as_ever() {
+        assert_eq!(hex(&encode(&record())), GOLDEN_V2);
+        let captured = TokenRecord { captured: Some(Secret::new("refresh@@1")), ..record() };
+        assert_eq!(hex(&encode(&captured)), GOLDEN_V2_CAPTURED);
     }
 
     #[test]
@@ -173,11 +216,13 @@ mod tests {
         fn any_bytes_are_a_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
             // With a right checksum, so that the content is reached.
-            let mut summed = vec![VERSION_1];
-            summed.extend_from_slice(&checksum(&bytes));
-            summed.extend_from_slice(&bytes);
-            if let Ok(record) = decode(&summed) {
-                prop_assert_eq!(decode(&encode(&record)), Ok(record));
+            for version in [VERSION_1, VERSION_2] {
+                let mut summed = vec![version];
+                summed.extend_from_slice(&checksum(&bytes));
+                summed.extend_from_slice(&bytes);
+                if let Ok(record) = decode(&summed) {
+                    prop_assert_eq!(decode(&encode(&record)), Ok(record));
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The store on a real disk: what it keeps, what it survives.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
 
 use super::*;
@@ -19,6 +20,7 @@ fn record(value: &str) -> TokenRecord {
         generation: Generation(5),
         first_seen: at(1_800_000_000),
         identity: SourceIdentity([1; 32]),
+        captured: None,
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use wechat_token_server::config::{self, Config, ConfigErrors, Environment, LogFormat, Rotation};
+use wechat_token_server::config::{
+    self, Config, ConfigErrors, Environment, LogFormat, Rotation, Vendor,
+};
 
 /// The minimal form of the README, exactly as written there.
 const MINIMAL: &str = r#"(
@@ -43,7 +45,11 @@ fn the_minimal_form_works_as_written() {
     let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(names, ["access_token", "ticket"]);
     assert_eq!(config.sources[0].policy.rotation, Rotation::Rotating);
-    assert_eq!(config.sources[1].policy.rotation, Rotation::Independent);
+    assert_eq!(config.sources[0].policy.daily_limit, Some(2_000));
+    assert_eq!(config.sources[1].policy.rotation, Rotation::Nominal);
+    assert_eq!(config.sources[1].policy.daily_limit, None);
+    let accounts: Vec<&str> = config.sources.iter().map(|source| &*source.account).collect();
+    assert_eq!(accounts, ["wx0", "wx0"]);
     assert_eq!(config.sources[1].dependencies[0].as_str(), "access_token");
 }
 
@@ -108,8 +114,47 @@ fn settings_are_read() {
     assert_eq!(a.policy.timeout, Duration::from_secs(2));
     assert_eq!(b.policy.timeout, Duration::from_secs(3));
     assert_eq!(b.policy.cooldown, Duration::ZERO);
-    assert_eq!(b.value_fields, ["data.v"]);
+    assert_eq!(b.answer.value.to_string(), "data.v");
     assert_eq!(b.policy.lifetime, Some(Duration::from_secs(9)));
+}
+
+#[test]
+fn a_sources_settings_are_read() {
+    let text = r#"(
+        refresh: (must_renew_before: "90s", overlap: "4m"),
+        token_sources: {
+            "a": (url: "https://h/cgi-bin/token", args: {"appid": "wx1"}, daily_limit: 200,
+                  rotation: Sticky(window: "90s"), hosts: ["h2", "h3:444"]),
+            "b": (url: "https://h/b/{{a}}", account: "mine", daily_limit: 0, follow: true,
+                  rotation: Sliding, must_renew_before: "1m"),
+            "c": (url: "https://h/cgi-bin/token?{{b}}", daily_limit: 0, rotation: Independent),
+            "d": (url: "https://h/cgi-bin/stable_token", json: {"appid": "wx2"}),
+            "e": (url: "https://h", basic: (user: "client", password: "x")),
+            "f": (url: "https://kyc1.qcloud.com/api/oauth2/access_token", form: {"app_id": 7}),
+            "g": (url: "https://kyc1.qcloud.com/api/oauth2/api_ticket", args: {"t": "{{f}}"}),
+            "h": (url: "https://h", args: {"x": "{{captured}}"}, capture: "x", captured: "1"),
+        },
+    )"#;
+    let config = parse(text, &Environment::default()).unwrap();
+    let [a, b, c, d, e, f, g, h] = &config.sources[..] else { panic!("eight sources") };
+    let seconds = Duration::from_secs;
+    assert_eq!(a.policy.rotation, Rotation::Sticky { window: seconds(90) });
+    assert_eq!((a.policy.daily_limit, a.account.as_str()), (Some(200), "wx1"));
+    assert_eq!(a.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["h2", "h3:444"]);
+    assert_eq!(a.policy.must_renew_before, seconds(90));
+    assert_eq!((b.policy.daily_limit, b.account.as_str(), b.follow), (None, "mine", true));
+    assert_eq!(b.policy.rotation, Rotation::Sliding);
+    assert_eq!(b.policy.must_renew_before, seconds(60));
+    // Placeholders of the address count, and an account is handed on.
+    assert_eq!((c.dependencies[0].as_str(), c.account.as_str()), ("b", "mine"));
+    assert_eq!((c.policy.rotation, c.policy.daily_limit), (Rotation::Independent, None));
+    assert_eq!((d.vendor, d.account.as_str()), (Vendor::WeChat, "wx2"));
+    assert_eq!(d.policy.rotation, Rotation::Sticky { window: seconds(300) });
+    assert_eq!((e.account.as_str(), e.policy.overlap), ("client", seconds(240)));
+    // What is known of an endpoint goes before the general setting.
+    assert_eq!((f.account.as_str(), f.policy.overlap), ("7", seconds(60)));
+    assert!(g.follow && !f.follow);
+    assert!(h.captured.as_ref().unwrap().matches(b"1"));
 }
 
 /// All mistakes of a text, a line each, as an operator sees them.
@@ -133,6 +178,11 @@ fn all_mistakes_are_reported_at_once_by_path_with_what_to_do() {
             "bad name": (url: "https://h"),
             "dup": (url: "ftp://h"), "dup": (url: "https://h"),
             "nourl": (method: "PUT"),
+            "captured": (url: "https://h", rotation: Rotatin, follow: true, daily_limit: -1, hosts: ["a/b", 5, "h", "h"]),
+            "body": (url: "https://{{dup}}/x", method: "GET", json: {"a": {"b": ["{{nobody}}"]}, "n": 99999999999999999999}, form: {"x": [1]}),
+            "send": (url: "https://h", headers: {"Host": "h", "a b": "c", "X": "a\nb", "Authorization": "x"}, basic: (user: "u:v", pasword: "p"), force: {"a": 1}),
+            "answer": (url: "https://h", success: (field: "a..b"), expires_unit: "h", expires_is: Absolut, capture: "x", rotation: Sticky(window: "25h", widow: "1s")),
+            "again": (url: "https://h", args: {"x": "{{captured}}"}, rotation: Sticky(window: "0s"), expires_field: "", must_renew_before: 5),
         },
     )"#;
     let found = mistakes(text);
@@ -222,9 +272,58 @@ fn a_records_identity_is_path_and_arguments_of_a_source_and_of_what_it_depends_o
 }
 
 #[test]
+fn a_records_identity_is_all_that_is_sent_and_nothing_else() {
+    let identity = |settings: &str| {
+        let text = format!(
+            r#"(token_sources: {{"o": (url: "https://h/o"), "t": (url: "https://h/{settings})}})"#
+        );
+        let config = parse(&text, &Environment::default()).unwrap();
+        config.sources.iter().find(|source| source.name.as_str() == "t").unwrap().identity
+    };
+    let sent = [
+        r#"""#,
+        r#"{{o}}""#,
+        r#"?a=1""#,
+        r#"?a=2""#,
+        r#"", args: {"a": "1"}"#,
+        r#"", form: {"a": "1"}"#,
+        r#"", json: {"a": "1"}"#,
+        r#"", json: {"a": 1}"#,
+        r#"", json: {"a": "{{o}}"}"#,
+        r#"", json: {"a": ["1"]}"#,
+        r#"", json: {"a": {"a": "1"}}"#,
+        r#"", headers: {"a": "1"}"#,
+        r#"", basic: (user: "a", password: "1")"#,
+        r#"", args: {"a": "{{captured}}"}, capture: "a", captured: "1""#,
+        r#"", args: {"a": "{{captured}}"}, capture: "a", captured: "2""#,
+    ]
+    .map(identity);
+    for (at, one) in sent.iter().enumerate() {
+        assert!(!sent[..at].contains(one), "{at} is like one before it");
+    }
+    let same = r#"", json: {"a": "1"}, method: "post", hosts: ["h2"], rotation: Nominal, account: "x",
+        daily_limit: 9, value_field: "x", success: (field: "x", value: 1), force: {"f": true},
+        expires_field: "y", expires_unit: "ms", expires_is: Absolute, must_renew_before: "1s""#;
+    assert_eq!(identity(same), sent[6]);
+}
+
+/// What records in the field belong to: a change here would have every one of them fetched anew.
+#[test]
+fn the_identity_of_what_was_there_before_does_not_change() {
+    let config = parse(MINIMAL, &Environment::default()).unwrap();
+    let shown = config.sources.iter().map(|source| format!("{:?}", source.identity));
+    assert_eq!(shown.collect::<Vec<_>>(), ["776c6e79", "462658e8"]);
+}
+
+#[test]
 fn a_config_never_shows_its_secrets() {
     let text =
         MINIMAL.replace("s0", "hunter2").replace("f3b2241f967aa3c7966f537cdd82ce11", "hunter3");
     let shown = format!("{:#?}", parse(&text, &Environment::default()).unwrap());
+    assert!(!shown.contains("hunter"), "{shown}");
+    let text = r#"(token_sources: {"t": (url: "https://h/{{captured}}?s=hunter0", json: {"s": "hunter1"},
+        headers: {"H": "hunter2"}, basic: (user: "hunter3", password: "hunter4"),
+        force: {"f": "hunter5"}, capture: "c", captured: "hunter6", account: "a")})"#;
+    let shown = format!("{:#?}", parse(text, &Environment::default()).unwrap());
     assert!(!shown.contains("hunter"), "{shown}");
 }

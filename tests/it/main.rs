@@ -11,3 +11,4 @@ mod refresh;
 mod reload;
 mod secrets;
 mod support;
+mod vendors;

@@ -108,8 +108,8 @@ async fn a_forced_refresh_that_fails_says_why_and_names_no_address() {
     let body = force(ours.http, "access_token").await;
     assert_eq!(
         body,
-        "{\"errmsg\": \"the upstream answered errcode 40164: this server's address is not on the IP \
-         allow list; add it in the console\"}"
+        "{\"errmsg\": \"the upstream answered errcode 40164: add 127.0.0.1 to the IP allow list in the \
+         console\"}"
     );
     assert_eq!(served(ours.http, "access_token", None).await, old);
     assert_eq!(http(ours.http, "POST", "/wechat/token/forcerefresh?type=nope").await.1, "{}");

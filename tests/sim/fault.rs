@@ -50,7 +50,7 @@ pub(crate) fn refused(code: i32, has_dependencies: bool) -> FetchError {
         987_654 => FailureClass::Unknown,
         _ => FailureClass::Misconfigured,
     };
-    FetchError::Refused { errcode: i64::from(code), class, hint: None, message: String::new() }
+    FetchError::refused(i64::from(code), class)
 }
 
 /// How long after the end of a fault of this class the engine may take to notice, at most: the
@@ -58,7 +58,7 @@ pub(crate) fn refused(code: i32, has_dependencies: bool) -> FetchError {
 pub(crate) fn recovery(class: FailureClass) -> Duration {
     let seconds = match class {
         FailureClass::Misconfigured => 600,
-        FailureClass::QuotaSpent => 3_600,
+        FailureClass::QuotaSpent => 86_400,
         FailureClass::Unknown => 300,
         _ => 72,
     };

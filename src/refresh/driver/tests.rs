@@ -36,7 +36,7 @@ fn fetched(value: Secret, expires_in: Duration) -> Fetched {
 }
 
 fn errcode(errcode: i64, class: FailureClass) -> Step {
-    Step::Fail(FetchError::Refused { errcode, class, hint: None, message: String::new() })
+    Step::Fail(FetchError::refused(errcode, class))
 }
 
 #[derive(Debug)]
@@ -584,6 +584,7 @@ fn record(source: &TokenSource, now: Now, age: u64, life: u64) -> TokenRecord {
         generation: Generation(77),
         first_seen: fetched_at,
         identity: source.identity,
+        captured: None,
     }
 }
 

@@ -67,6 +67,7 @@ impl Setup {
                     generation: Generation(1),
                     first_seen: now.wall,
                     identity: SourceIdentity([0; 32]),
+                    captured: None,
                 },
                 ends_mono: now.mono + life,
                 lead: Duration::from_secs(600),

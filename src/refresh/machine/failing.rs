@@ -1,0 +1,128 @@
+//! What a failure leads to: its place in the streak, the wait after it, the healing of a refused
+//! dependency, the doubt it leaves. Part of the machine.
+
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::refresh::handle::RefreshError;
+use crate::refresh::ledger::until_next_day;
+use crate::refresh::life;
+use crate::refresh::report::Report;
+use crate::refresh::schedule::{self, Failed, Pause};
+use crate::source::{FailureClass, FetchError};
+
+use super::{Effect, Machine, Phase, doubted};
+
+/// The streak of failures since the last success.
+#[derive(Debug, Default)]
+pub(super) struct Streak {
+    /// How many attempts have failed in a row.
+    pub(super) failures: u32,
+    /// How many of them in the last window of the token's life, or without a token.
+    pub(super) hard: u32,
+    /// The class of the last one.
+    pub(super) class: Option<FailureClass>,
+    /// How many times refused dependencies were renewed, and for how long they are not again.
+    pub(super) heals: u32,
+    pub(super) healing: Pause,
+    /// The last failure, and for how long a client's wish is answered with it.
+    pub(super) last: Option<(RefreshError, Pause)>,
+}
+
+impl Machine {
+    pub(super) fn healed(
+        &mut self,
+        now: Now,
+        outcome: Result<(), RefreshError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        debug_assert!(matches!(self.phase, Phase::Healing), "no healing was under way");
+        self.phase = Phase::Idle;
+        match outcome {
+            Ok(()) if !self.draining => self.fetch(now, true, effects),
+            Ok(()) => {}
+            Err(error) => {
+                self.count_failure(now, FailureClass::DependencyInvalid, None, error.clone());
+                self.answer_all(now, Some(&error), effects);
+            }
+        }
+    }
+
+    pub(super) fn failed(
+        &mut self,
+        now: Now,
+        sent: Now,
+        error: FetchError,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !error.may_have_replaced() {
+            self.undoubt(sent, effects);
+        }
+        let class = error.class();
+        let again = self.streak.class == Some(class);
+        let wait = if again { error.wait_again() } else { error.wait() };
+        // 45009 and the like mean the day, where nothing nearer is known.
+        let wait = match (class, wait) {
+            (FailureClass::QuotaSpent, None) => Some(until_next_day(now.wall)),
+            (_, wait) => wait,
+        };
+        self.lacks_dependency = class == FailureClass::DependencyAbsent;
+        let told = RefreshError::Failed { what: error.to_string().into(), wait: None };
+        let retry_in = self.count_failure(now, class, wait, told.clone());
+        let told = match (wait, schedule::forced_wait(class, self.streak.failures)) {
+            (Some(wait), _) => told.again_in(wait),
+            (None, None) => told.again_in(retry_in),
+            (None, Some(_)) => told,
+        };
+        let streak = self.streak.failures;
+        effects.push(Effect::Report(Report::Failed { error, streak, retry_in }));
+        self.answer_all(now, Some(&told), effects);
+    }
+
+    /// Enters a failure into the streak; how long until the schedule's next attempt.
+    fn count_failure(
+        &mut self,
+        now: Now,
+        class: FailureClass,
+        wait: Option<Duration>,
+        told: RefreshError,
+    ) -> Duration {
+        let nothing_sent = matches!(class, FailureClass::DependencyAbsent | FailureClass::Reserved);
+        let calm = self.calm(now);
+        if !nothing_sent {
+            self.streak.failures = self.streak.failures.saturating_add(1);
+            self.streak.class = Some(class);
+            self.streak.hard = if calm.is_zero() { self.streak.hard.saturating_add(1) } else { 0 };
+        }
+        let (streak, hard_streak) = (self.streak.failures, self.streak.hard);
+        let failed = Failed { class, wait, streak, hard_streak, calm };
+        let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
+        let forced_in = schedule::forced_wait(class, streak).unwrap_or(retry_in);
+        self.streak.last = Some((told, Pause::begin(now, forced_in)));
+        if class != FailureClass::Reserved {
+            // What a client was refused says nothing of the schedule.
+            self.pause = Pause::begin(now, retry_in);
+        }
+        retry_in
+    }
+
+    /// How long until the last window of the token's life begins; zero in it, or without a token.
+    fn calm(&self, now: Now) -> Duration {
+        self.live(now).map_or(Duration::ZERO, |current| {
+            let left = current.life_left(now).unwrap_or(Duration::ZERO);
+            left.saturating_sub(life::must_lead(&self.policy, &current.record))
+        })
+    }
+
+    /// Takes back the doubt that the request sent at `sent` raised; one raised before it stays.
+    pub(super) fn undoubt(&mut self, sent: Now, effects: &mut Vec<Effect>) {
+        if self.unsettled == Some(sent) {
+            self.unsettled = None;
+        }
+        if let Some(current) = &self.current
+            && current.in_doubt_since == Some(sent)
+        {
+            self.publish(doubted(current, None), effects);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Why a fetch brought no token, in what class of failure, and in which words for whom. What an
+//! upstream's codes mean is in `errcode`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::errcode::{Hint, Meaning};
+use crate::config::Code;
+use crate::token::SourceName;
+
+/// What kind of failure it was: all that the engine asks of one, beside a wait of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureClass {
+    /// Likely to pass: try again, ever more slowly.
+    Transient,
+    /// An answer that nobody here knows. It may pass, or never: try again, more slowly still.
+    Unknown,
+    /// Too many calls a minute: not before the next minute.
+    Throttled,
+    /// The day's calls are used up: the next ones fail too, and count.
+    QuotaSpent,
+    /// What is left of the day's calls is kept for the schedule: nothing was sent.
+    Reserved,
+    /// Will not pass until a person does something: probe slowly.
+    Misconfigured,
+    /// The token of a source this one depends on was refused.
+    DependencyInvalid,
+    /// A source this one depends on has no live token: nothing was sent.
+    DependencyAbsent,
+}
+
+/// Why a fetch brought no token. `Display` is what a client is told; [`FetchError::for_log`] is
+/// what the log says. Neither holds a secret or the address of the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FetchError {
+    /// Our own count says that the account has used up the day's calls: nothing was sent.
+    BudgetSpent {
+        /// When the next day begins.
+        wait: Duration,
+    },
+    /// What a client asked for would use up what the schedule needs, or comes too soon after the
+    /// last time: nothing was sent.
+    BudgetReserved {
+        /// When it may be asked for again.
+        wait: Duration,
+    },
+    /// A source this one depends on has no live token.
+    DependencyAbsent(SourceName),
+    /// The request could not be made: what fills a placeholder cannot stand there. Names the place.
+    CannotSend(String),
+    /// The upstream could not be reached; in the transport's words.
+    NotConnected(String),
+    /// No (whole) answer in time.
+    TimedOut,
+    /// The connection broke before the answer was whole; in the transport's words.
+    Broken(String),
+    /// An answer with a status other than success and no error code in it.
+    Status(u16),
+    /// Such an answer that says when to come back.
+    ComeBack {
+        /// The status.
+        status: u16,
+        /// How long to stay away, by the answer's `Retry-After`; an hour at most.
+        wait: Duration,
+    },
+    /// The answer is larger than any token's; it was not read.
+    TooLarge,
+    /// The answer is not JSON.
+    NotJson,
+    /// The answer has no usable value; which field is at fault, and how.
+    NoValue(String),
+    /// The answer has no usable lifetime; how it is at fault.
+    NoLifetime(&'static str),
+    /// The upstream said no.
+    Refused(Box<Refusal>),
+}
+
+/// How an upstream said no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Its error code.
+    pub code: Code,
+    /// What the code means to us.
+    pub class: FailureClass,
+    /// How long it asks to be left alone for, where that is known: after a first refusal, and after
+    /// each further one in a row.
+    pub waits: Option<(Duration, Duration)>,
+    /// What to do about it, if that is known.
+    pub hint: Option<Hint>,
+    /// The address it saw the request come from, where the refusal is about that.
+    pub address: Option<IpAddr>,
+    /// Its message, for the log: bounded, free of what was sent, with the `rid` that WeChat's
+    /// support asks for.
+    pub message: String,
+}
+
+impl FetchError {
+    /// A refusal with this code and class, and nothing more known about it.
+    pub fn refused(code: i64, class: FailureClass) -> FetchError {
+        FetchError::Refused(Box::new(Refusal {
+            code: Code::Number(code),
+            class,
+            waits: None,
+            hint: None,
+            address: None,
+            message: String::new(),
+        }))
+    }
+
+    /// The class.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            FetchError::DependencyAbsent(_) => FailureClass::DependencyAbsent,
+            FetchError::BudgetSpent { .. } => FailureClass::QuotaSpent,
+            FetchError::BudgetReserved { .. } => FailureClass::Reserved,
+            FetchError::CannotSend(_) => FailureClass::Misconfigured,
+            FetchError::Status(status) | FetchError::ComeBack { status, .. } => {
+                class_of_status(*status).unwrap_or(FailureClass::Unknown)
+            }
+            FetchError::Refused(refusal) => refusal.class,
+            FetchError::NotConnected(_)
+            | FetchError::TimedOut
+            | FetchError::Broken(_)
+            | FetchError::TooLarge
+            | FetchError::NotJson
+            | FetchError::NoValue(_)
+            | FetchError::NoLifetime(_) => FailureClass::Transient,
+        }
+    }
+
+    /// How long this very failure asks to be left alone for at least, where it does. It goes before
+    /// the wait of the class.
+    pub fn wait(&self) -> Option<Duration> {
+        match self {
+            FetchError::ComeBack { wait, .. }
+            | FetchError::BudgetSpent { wait }
+            | FetchError::BudgetReserved { wait } => Some(*wait),
+            FetchError::Refused(refusal) => refusal.waits.map(|(first, _)| first),
+            _ => None,
+        }
+    }
+
+    /// As [`FetchError::wait`], when the attempt before failed in the same class: WeCom blocks for a
+    /// minute or for an hour, and only a second refusal tells which.
+    pub fn wait_again(&self) -> Option<Duration> {
+        match self {
+            FetchError::Refused(refusal) => refusal.waits.map(|(_, further)| further),
+            _ => self.wait(),
+        }
+    }
+
+    /// Whether the upstream may have made a new token all the same, and with it begun the end of
+    /// the one before: the request was sent, and no answer says that it was refused.
+    pub fn may_have_replaced(&self) -> bool {
+        match self {
+            FetchError::DependencyAbsent(_)
+            | FetchError::BudgetSpent { .. }
+            | FetchError::BudgetReserved { .. }
+            | FetchError::CannotSend(_)
+            | FetchError::NotConnected(_)
+            | FetchError::Refused(_) => false,
+            // 3xx and 4xx come from something that did not do the work.
+            FetchError::Status(status) | FetchError::ComeBack { status, .. } => *status >= 500,
+            FetchError::TimedOut
+            | FetchError::Broken(_)
+            | FetchError::TooLarge
+            | FetchError::NotJson
+            | FetchError::NoValue(_)
+            | FetchError::NoLifetime(_) => true,
+        }
+    }
+
+    /// Whether it is the host's failure rather than the API's answer: another host of the same API
+    /// may do better.
+    pub(super) fn blames_host(&self) -> bool {
+        match self {
+            FetchError::NotConnected(_) | FetchError::TimedOut | FetchError::Broken(_) => true,
+            FetchError::Status(status) | FetchError::ComeBack { status, .. } => *status >= 500,
+            _ => false,
+        }
+    }
+
+    /// What the log says beside what the client is told: the transport's words, the upstream's
+    /// message. Empty where there is nothing more to say.
+    pub fn for_log(&self) -> &str {
+        match self {
+            FetchError::NotConnected(words) | FetchError::Broken(words) => words,
+            FetchError::Refused(refusal) => &refusal.message,
+            _ => "",
+        }
+    }
+
+    /// What to do about it, in Chinese; `Display` says it in English. Empty where nothing is known.
+    pub fn hint_zh(&self) -> String {
+        match self {
+            FetchError::Refused(refusal) => {
+                refusal.hint.map_or_else(String::new, |hint| hint.zh(refusal.address))
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// What an HTTP status says, if it says anything: RFC 9110, section 15, and RFC 6585 for 429.
+pub(super) fn class_of_status(status: u16) -> Option<FailureClass> {
+    match status {
+        429 => Some(FailureClass::Throttled),
+        401 | 403 | 404 => Some(FailureClass::Misconfigured),
+        500..=599 => Some(FailureClass::Transient),
+        _ => None,
+    }
+}
+
+impl Refusal {
+    /// A refusal as the table of codes has it.
+    pub(super) fn known(
+        code: Code,
+        meaning: Meaning,
+        address: Option<IpAddr>,
+        message: String,
+    ) -> Refusal {
+        let Meaning { class, waits, hint } = meaning;
+        Refusal { code, class, waits, hint, address, message }
+    }
+}
+
+impl fmt::Display for FetchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FetchError::DependencyAbsent(name) => {
+                write!(f, "it needs {name}, which has no live token now")
+            }
+            FetchError::BudgetSpent { .. } => {
+                f.write_str("the account's calls of this day are used up")
+            }
+            FetchError::BudgetReserved { .. } => {
+                f.write_str("the account's remaining calls are kept for scheduled renewals")
+            }
+            FetchError::CannotSend(place) => {
+                write!(f, "the request cannot be made: {place}")
+            }
+            FetchError::NotConnected(_) => f.write_str("the upstream cannot be reached"),
+            FetchError::TimedOut => f.write_str("the upstream did not answer in time"),
+            FetchError::Broken(_) => f.write_str("the upstream broke the connection off"),
+            FetchError::Status(status) => write!(f, "the upstream answered with status {status}"),
+            FetchError::ComeBack { status, wait } => {
+                let seconds = wait.as_secs();
+                write!(f, "the upstream answered with status {status}: not before {seconds} s")
+            }
+            FetchError::TooLarge => f.write_str("the upstream's answer is too large"),
+            FetchError::NotJson => f.write_str("the upstream's answer is not JSON"),
+            FetchError::NoValue(what) => {
+                write!(f, "the upstream's answer has no usable token: {what}")
+            }
+            FetchError::NoLifetime(what) => {
+                write!(f, "the upstream's answer has no usable lifetime: {what}")
+            }
+            FetchError::Refused(refusal) => {
+                match &refusal.code {
+                    Code::Number(code) => write!(f, "the upstream answered errcode {code}")?,
+                    Code::Text(code) => write!(f, "the upstream answered error {code}")?,
+                }
+                match refusal.hint {
+                    Some(hint) => write!(f, ": {}", hint.en(refusal.address)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for FetchError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_has_a_class() {
+        for (status, class) in [
+            (429, FailureClass::Throttled),
+            (401, FailureClass::Misconfigured),
+            (403, FailureClass::Misconfigured),
+            (404, FailureClass::Misconfigured),
+            (500, FailureClass::Transient),
+            (503, FailureClass::Transient),
+            (302, FailureClass::Unknown),
+            (400, FailureClass::Unknown),
+        ] {
+            assert_eq!(FetchError::Status(status).class(), class, "{status}");
+        }
+    }
+
+    #[test]
+    fn only_what_may_have_been_carried_out_may_have_replaced_the_token() {
+        let wait = Duration::from_secs(1);
+        for (error, replaced, host) in [
+            (FetchError::TimedOut, true, true),
+            (FetchError::Broken("x".into()), true, true),
+            (FetchError::NotConnected("x".into()), false, true),
+            (FetchError::Status(502), true, true),
+            (FetchError::ComeBack { status: 503, wait }, true, true),
+            (FetchError::ComeBack { status: 429, wait }, false, false),
+            (FetchError::NotJson, true, false),
+            (FetchError::CannotSend("x".into()), false, false),
+            (FetchError::refused(-1, FailureClass::Transient), false, false),
+        ] {
+            assert_eq!(error.may_have_replaced(), replaced, "{error:?}");
+            assert_eq!(error.blames_host(), host, "{error:?}");
+        }
+    }
+}
