@@ -141,6 +141,10 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let now = self.tools.clock.now();
         let unsettled_since = self.ledger().unsettled_since(&self.account);
         let effects = self.machine.restore(now, record, unsettled_since);
+        if !self.machine.is_unsettled() {
+            // The record is the outcome: the next request counts from its own time.
+            self.ledger().settle(&self.account, false, now.wall);
+        }
         self.carry_out(now, effects);
     }
 

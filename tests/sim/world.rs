@@ -649,7 +649,9 @@ impl World {
     fn mishap(&mut self) {
         let pause = self.dice.u64(60 * SECOND..DAY / 2);
         self.plan(self.t + pause, Next::Mishap);
-        match self.dice.u8(..12) {
+        let kind = self.dice.u8(..12);
+        self.trace(|| format!("    mishap {kind}"));
+        match kind {
             0..=5 => {
                 let (fault, lasts) = Fault::draw(&mut self.dice);
                 self.figures.faults += 1;
@@ -708,6 +710,12 @@ impl World {
             source.wake = 0;
             source.not_before = 0;
         }
+        if self.stepped_at.is_some() {
+            // Set back before, suspended now: until the machine has looked once, no clock can tell.
+            for source in &mut self.sources {
+                source.foreign_at = Some(self.asleep_until + 2 * SECOND);
+            }
+        }
         self.excuse(self.asleep_until + 150 * SECOND);
     }
 
@@ -731,11 +739,16 @@ impl World {
             source.not_before = 0;
             let kept = source.kept.clone();
             if lost || self.disk_broken_until > self.t {
-                // The disk had refused it (or the mark before a request), loudly: not our promise.
-                self.taint(at);
+                // The disk had refused it, loudly, or the mark of a request that is still on its way and
+                // may come in after ours: not our promise.
+                self.sources[at].foreign_at = Some(self.t + 11 * SECOND);
             }
             let unsettled = self.ledger.unsettled_since(&self.sources[at].kind.account());
-            for effect in self.sources[at].machine.restore(now, kept, unsettled) {
+            let effects = self.sources[at].machine.restore(now, kept, unsettled);
+            if !self.sources[at].machine.is_unsettled() {
+                self.ledger.settle(&self.sources[at].kind.account(), false, now.wall);
+            }
+            for effect in effects {
                 if let Effect::Publish(published) = effect {
                     self.sources[at].published = Some(published);
                 }
@@ -743,6 +756,7 @@ impl World {
         }
         if self.stepped_at.take().is_some() {
             // What was kept is dated by a clock that is another now.
+            self.taint(0);
             self.taint(1);
         }
         self.excuse(self.t + 100 * SECOND);
