@@ -89,6 +89,22 @@ fn the_shipped_config_shows_every_setting_with_its_default() {
 }
 
 #[test]
+fn the_configs_of_both_readmes_are_the_same_and_work() {
+    let blocks = |file: &str| {
+        let text =
+            std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let blocks = text.split("```ron\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (english, chinese) = (blocks("README.md"), blocks("README.zh-CN.md"));
+    assert_eq!(english, chinese);
+    assert_eq!(english[0], MINIMAL);
+    let stable = format!("(token_sources: {{{}}})", english[1]);
+    let config = parse(&stable, &account()).unwrap();
+    assert!(matches!(config.sources[0].policy.rotation, Rotation::Sticky { .. }));
+}
+
+#[test]
 fn settings_are_read() {
     let text = r#"(
         http: (bind: "[::1]:0", max_connections: 5, header_timeout: "500ms", idle_timeout: "2m"),

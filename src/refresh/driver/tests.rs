@@ -656,6 +656,22 @@ async fn a_rotated_dependency_does_not_make_a_dependent_fetch_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follower_of_its_dependency_is_fetched_again_when_that_changes() {
+    let text = r#"(token_sources: {
+        "access_token": (url: "https://h/cgi-bin/token"),
+        "ticket": (url: "https://h/t", args: {"access_token": "{{access_token}}"}, follow: true),
+    })"#;
+    let world = world(text, []);
+    world.changed("ticket").await;
+    seconds(60).await;
+    world.force("access_token").await.unwrap();
+    world.changed("ticket").await;
+    assert_eq!(world.fetched_at("ticket").len(), 2);
+    let calls = world.upstream.calls.lock().unwrap();
+    assert_eq!(calls.last().unwrap().used.as_deref(), Some("access_token-2"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_dependency_is_renewed_once_however_many_dependents_complain() {
     let good = Step::Give(2 * HOUR, Duration::from_millis(100));
     let refused = || vec![good.clone(), errcode(40001, FailureClass::DependencyInvalid)];
