@@ -24,6 +24,9 @@ use crate::source::{IDENTITY, Kind, Source, Wanted, Work};
 const SECOND: u64 = 1_000;
 const DAY: u64 = 86_400 * SECOND;
 const TIMEOUT: u64 = 10 * SECOND;
+const A_MINUTE: Duration = Duration::from_secs(60);
+/// How many looks at the clocks are left out at a time.
+const LOOKS: u64 = 120;
 
 /// How much goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +218,7 @@ impl World {
         self.trace(|| format!("{next:?}"));
         match next {
             Next::Wake { source } => {
-                // A later wake-up may have been planned for an earlier time meanwhile.
+                // Another may have been planned meanwhile.
                 if self.sources[source].wake <= self.t {
                     self.tell(source, Event::Woken);
                 }
@@ -254,10 +257,26 @@ impl World {
         if replaced_nothing && !self.sources[source].machine.is_unsettled() {
             self.settle(source, false);
         }
-        let wake = self.sources[source].machine.wake_at(self.now()).saturating_sub(self.now().mono);
-        let wake = self.t + u64::try_from(wake.as_millis()).unwrap() + 1;
-        self.sources[source].wake = wake;
-        self.plan(wake, Next::Wake { source });
+        let after = self.next_wake(source);
+        self.sources[source].wake = self.t + after;
+        self.plan(self.t + after, Next::Wake { source });
+    }
+
+    /// How long until the machine has something to do. The driver looks at the clocks every minute in
+    /// between, which changes nothing while the clocks run as they should: here it is left out, and
+    /// done after each mishap.
+    fn next_wake(&self, source: usize) -> u64 {
+        let now = self.now();
+        let mut at = now;
+        for _ in 0..LOOKS {
+            let wake = self.sources[source].machine.wake_at(at);
+            if wake < at.mono + A_MINUTE {
+                let after = wake.saturating_sub(now.mono);
+                return u64::try_from(after.as_millis()).unwrap() + 1;
+            }
+            at = at.after(A_MINUTE);
+        }
+        LOOKS * 60 * SECOND
     }
 
     fn settle(&mut self, source: usize, unsettled: bool) {
@@ -649,6 +668,13 @@ impl World {
     fn mishap(&mut self) {
         let pause = self.dice.u64(60 * SECOND..DAY / 2);
         self.plan(self.t + pause, Next::Mishap);
+        // The driver looks at the clocks within a minute of whatever happens to them.
+        for source in 0..self.sources.len() {
+            let within = self.dice.u64(1..60 * SECOND);
+            let wake = &mut self.sources[source].wake;
+            *wake = (*wake).min(self.t + within);
+            self.plan(self.t + within, Next::Wake { source });
+        }
         let kind = self.dice.u8(..12);
         self.trace(|| format!("    mishap {kind}"));
         match kind {
