@@ -1,5 +1,7 @@
 //! The vocabulary of quotas: whose calls of what, and how many. No I/O, no clock.
 
+use std::time::SystemTime;
+
 /// Whose calls of what.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Account {
@@ -24,4 +26,15 @@ pub struct Calls {
     /// Unix milliseconds; 0 where there is none. It survives a crash, so that the next process knows
     /// that the kept token may be dead.
     pub unsettled_since: u64,
+    /// When the last such request was sent, in Unix milliseconds.
+    pub last_sent: u64,
+}
+
+/// Requests whose outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsettled {
+    /// When the first of them was sent.
+    pub first: SystemTime,
+    /// When the last of them was sent.
+    pub last: SystemTime,
 }

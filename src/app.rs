@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::clock::{self, SharedClock};
+use crate::clock::{self, LOOK_EVERY, SharedClock};
 use crate::config::{Config, HttpConfig, RespConfig};
 use crate::http::{self, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
@@ -143,9 +143,10 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
     };
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
     if let (Some((listener, _)), Some(config)) = (resp_listener, resp_config) {
-        let parts = RespParts { reader, clock };
+        let parts = RespParts { reader, clock: Arc::clone(&clock) };
         drain.spawn(resp::serve(listener, config, parts, drain.clone()));
     }
+    drain.spawn(look_at_the_clocks(clock, drain.clone()));
     let sources = refreshers.len();
     refreshers.into_iter().for_each(Ready::begin);
     tracing::info!(
@@ -173,6 +174,17 @@ impl Server {
             tracing::warn!(?grace_period, "not everything in flight could be finished");
         }
         finished
+    }
+}
+
+/// Notices a suspend soon after it, whatever the refreshers do.
+async fn look_at_the_clocks(clock: SharedClock, drain: Drain) {
+    loop {
+        clock.look();
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = drain.begun() => return,
+        }
     }
 }
 

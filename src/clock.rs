@@ -1,7 +1,8 @@
 //! Tells the time and draws the seeds: the only file that asks the machine for either.
 //! Everything else is handed a [`Now`], a [`Clock`] or a seed. Knows no other room.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One reading of both clocks, taken together.
@@ -45,6 +46,37 @@ impl Now {
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// Reads both clocks.
     fn now(&self) -> Now;
+
+    /// Looks whether time has passed that the monotonic clock has not seen. To be called every
+    /// [`LOOK_EVERY`].
+    fn look(&self) {}
+}
+
+/// How often somebody has to look for hidden time.
+pub const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Time that the monotonic clock has not seen: a suspend. It is added to that clock from then on, so
+/// that a wall clock that is set back later cannot give it back to a token.
+#[derive(Debug, Default)]
+pub struct HiddenTime {
+    seen: Option<Now>,
+    total: Duration,
+}
+
+impl HiddenTime {
+    /// By how much the clocks drift apart between two looks without a suspend, at most.
+    const TOLERANCE: Duration = Duration::from_secs(2);
+
+    /// Looks at a reading of the bare clocks; all hidden time so far.
+    pub fn look(&mut self, bare: Now) -> Duration {
+        if let Some(seen) = self.seen.replace(bare) {
+            let hidden = bare.since(seen).saturating_sub(bare.mono.saturating_sub(seen.mono));
+            if hidden > HiddenTime::TOLERANCE {
+                self.total += hidden;
+            }
+        }
+        self.total
+    }
 }
 
 /// The clock of the process, as handed around.
@@ -56,32 +88,57 @@ pub struct SystemClock {
     started: tokio::time::Instant,
     /// Set when the runtime's clock is a test's: the wall clock then follows the monotonic one.
     wall_at_start: Option<SystemTime>,
+    hidden: Mutex<HiddenTime>,
+    /// All hidden time so far, in milliseconds, for readers that take no lock.
+    hidden_ms: AtomicU64,
 }
 
 impl SystemClock {
     /// The real clocks.
     #[expect(clippy::disallowed_methods, reason = "this is the room that asks the time")]
     pub fn shared() -> SharedClock {
-        Arc::new(SystemClock { started: tokio::time::Instant::now(), wall_at_start: None })
+        Arc::new(SystemClock::started_at(tokio::time::Instant::now(), None))
     }
 
     /// A clock whose wall time starts at `wall` and then follows tokio's clock, which a test may
     /// have paused: both advance together.
     #[expect(clippy::disallowed_methods, reason = "this is the room that asks the time")]
     pub fn following_tokio(wall: SystemTime) -> SharedClock {
-        Arc::new(SystemClock { started: tokio::time::Instant::now(), wall_at_start: Some(wall) })
+        Arc::new(SystemClock::started_at(tokio::time::Instant::now(), Some(wall)))
     }
-}
 
-impl Clock for SystemClock {
+    fn started_at(started: tokio::time::Instant, wall_at_start: Option<SystemTime>) -> SystemClock {
+        SystemClock {
+            started,
+            wall_at_start,
+            hidden: Mutex::default(),
+            hidden_ms: AtomicU64::new(0),
+        }
+    }
+
     #[expect(clippy::disallowed_methods, reason = "this is the room that asks the time")]
-    fn now(&self) -> Now {
+    fn bare(&self) -> Now {
         let mono = self.started.elapsed();
         let wall = match self.wall_at_start {
             None => SystemTime::now(),
             Some(start) => start + mono,
         };
         Now { wall, mono }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Now {
+        let bare = self.bare();
+        let hidden = Duration::from_millis(self.hidden_ms.load(Ordering::Relaxed));
+        Now { mono: bare.mono + hidden, ..bare }
+    }
+
+    fn look(&self) {
+        // What a panic could leave half done here is one addition.
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let total = hidden.look(self.bare()).as_millis();
+        self.hidden_ms.store(u64::try_from(total).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -121,6 +178,22 @@ mod tests {
             (100, 10, 0),
         ] {
             assert_eq!(at(wall, mono).since(at(100, 10)), Duration::from_secs(expected));
+        }
+    }
+
+    #[test]
+    fn time_that_was_slept_through_stays_counted() {
+        let mut hidden = HiddenTime::default();
+        for (wall, mono, total) in [
+            (100, 10, 0),
+            (110, 20, 0),
+            (3_710, 20, 3_600), // suspended for an hour
+            (3_720, 30, 3_600),
+            (100, 40, 3_600), // set back: nothing is given back
+            (111, 50, 3_600), // slewed a little
+            (172, 60, 3_651), // set forwards: as if it had been slept through
+        ] {
+            assert_eq!(hidden.look(at(wall, mono)), Duration::from_secs(total), "{wall}, {mono}");
         }
     }
 

@@ -23,9 +23,11 @@ use crate::source::{Dependencies, FetchError, FetchRequest, Upstream};
 use crate::store::{RecordStore, StoreError};
 use crate::token::{Generation, SourceName, TokenRecord};
 
-/// How long a write may take before its token is served from memory: longer, and clients would
-/// wait for a disk that hangs.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a write may take before its token is served from memory, and how long the mark of a
+/// request before that is sent: together two seconds. Longer, and clients would wait for a disk that
+/// hangs.
+const STORE_PATIENCE: Duration = Duration::from_millis(1_500);
+const MARK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How many requests may be under way at once, over all sources: ten thousand accounts that start
 /// together must not open ten thousand connections.
@@ -100,6 +102,8 @@ pub struct Refresher<U, S> {
     waiters: HashMap<u64, oneshot::Sender<Result<Arc<Published>, RefreshError>>>,
     next_waiter: u64,
     changes: Vec<watch::Receiver<Option<Generation>>>,
+    /// Whether the ledger has the request that is under way.
+    entered: bool,
     /// The generations of the dependencies that the last request was made with.
     used: Vec<(SourceName, Generation)>,
 }
@@ -131,6 +135,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             waiters: HashMap::new(),
             next_waiter: 0,
             changes,
+            entered: false,
             used: Vec::new(),
         };
         refresher.restore(restored);
@@ -139,8 +144,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 
     fn restore(&mut self, record: Option<TokenRecord>) {
         let now = self.tools.clock.now();
-        let unsettled_since = self.ledger().unsettled_since(&self.account);
-        let effects = self.machine.restore(now, record, unsettled_since);
+        let unsettled = self.ledger().unsettled(&self.account);
+        let effects = self.machine.restore(now, record, unsettled);
         if !self.machine.is_unsettled() {
             // The record is the outcome: the next request counts from its own time.
             self.ledger().settle(&self.account, false, now.wall);
@@ -174,9 +179,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 () = tokio::time::sleep(wait) => {}
                 () = self.tools.drain.begun() => return,
             }
-            let unsettled_since = self.ledger().unsettled_since(&self.account);
+            let unsettled = self.ledger().unsettled(&self.account);
             let now = self.tools.clock.now();
-            self.machine.resume(now, self.publisher.current(), unsettled_since);
+            self.machine.resume(now, self.publisher.current(), unsettled);
         }
     }
 
@@ -187,6 +192,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         // (After a success the record says as much.)
         let mut settled = false;
         loop {
+            // A life must not be counted from before a jump that is noticed only later.
+            self.tools.clock.look();
             let now = self.tools.clock.now();
             let effects = self.machine.on(now, event);
             self.carry_out(now, effects);
@@ -202,6 +209,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             event = tokio::select! {
                 event = next(&mut self.work) => {
                     self.work = None;
+                    if self.entered && matches!(&event, Event::Fetched(Err(error)) if !error.was_sent()) {
+                        self.ledger().take_back(&self.account, self.tools.clock.now().wall);
+                    }
                     settled = self.source.policy.outcome_matters() && matches!(event, Event::Fetched(Err(_)));
                     event
                 }
@@ -238,6 +248,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 
     fn fetch(&mut self, now: Now, purpose: Purpose) -> BoxFuture<'static, Event> {
         let mut dependencies = Dependencies::default();
+        self.entered = false;
         self.used.clear();
         for name in &self.source.dependencies {
             let Some(token) = self.tools.reader.live(name.as_str(), now) else {
@@ -254,6 +265,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 }
             });
         }
+        self.entered = true;
         let force = purpose == Purpose::ForcedNew;
         let captured = self.machine.captured();
         let request = FetchRequest { dependencies, captured, force };
@@ -287,12 +299,12 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         Ok(())
     }
 
-    /// Writes the account's page of the ledger. A disk that hangs is waited for as with a token.
+    /// Writes the account's page of the ledger. A disk that hangs is not waited for for long.
     fn save_calls(&self, now: Now, unsettled: bool) -> impl Future<Output = ()> + Send + use<U, S> {
         let calls = self.ledger().settle(&self.account, unsettled, now.wall);
         let (store, account) = (self.tools.store.clone(), self.account.clone());
         async move {
-            let written = tokio::time::timeout(STORE_PATIENCE, store.put_calls(&account, calls));
+            let written = tokio::time::timeout(MARK_PATIENCE, store.put_calls(&account, calls));
             if !matches!(written.await, Ok(Ok(()))) {
                 tracing::debug!(account = account.name, "the count of calls is not on disk");
             }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::account::{Account, Calls};
+use crate::account::{Account, Calls, Unsettled};
 
 /// Beijing is eight hours ahead of UTC all year.
 const BEIJING: u64 = 8 * 3_600;
@@ -108,24 +108,34 @@ impl Ledger {
         Ok(Admitted { calls, warn_at })
     }
 
+    /// Takes a call back that was never made: the upstream could not be reached. An outage of a day
+    /// must not use up the day.
+    pub fn take_back(&mut self, account: &Account, wall: SystemTime) {
+        let mut calls = self.today(account, unix_seconds(wall));
+        calls.made = calls.made.saturating_sub(1);
+        self.calls.insert(account.clone(), calls);
+    }
+
     /// Notes that a request which may replace the token is about to be sent (an earlier one whose
     /// outcome is not known counts from its own time), or that there is none any more.
     pub fn settle(&mut self, account: &Account, unsettled: bool, wall: SystemTime) -> Calls {
         let mut calls = self.today(account, unix_seconds(wall));
         let now = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        calls.unsettled_since = match (unsettled, calls.unsettled_since) {
-            (false, _) => 0,
-            (true, 0) => u64::try_from(now).unwrap_or(u64::MAX),
-            (true, earlier) => earlier,
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        (calls.unsettled_since, calls.last_sent) = match (unsettled, calls.unsettled_since) {
+            (false, _) => (0, 0),
+            (true, 0) => (now, now),
+            (true, earlier) => (earlier, now),
         };
         self.calls.insert(account.clone(), calls);
         calls
     }
 
-    /// Since when the token of an account may have been replaced without anybody's knowing.
-    pub fn unsettled_since(&self, account: &Account) -> Option<SystemTime> {
-        let since = self.calls.get(account)?.unsettled_since;
-        (since != 0).then(|| UNIX_EPOCH + Duration::from_millis(since))
+    /// The requests of an account whose outcome is not known.
+    pub fn unsettled(&self, account: &Account) -> Option<Unsettled> {
+        let calls = self.calls.get(account).filter(|calls| calls.unsettled_since != 0)?;
+        let at = |milliseconds| UNIX_EPOCH + Duration::from_millis(milliseconds);
+        Some(Unsettled { first: at(calls.unsettled_since), last: at(calls.last_sent) })
     }
 
     /// The calls of an account today.
@@ -195,13 +205,24 @@ mod tests {
     #[test]
     fn an_unknown_outcome_counts_from_the_first_of_its_requests() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.unsettled_since(&account()), None);
+        assert_eq!(ledger.unsettled(&account()), None);
         ledger.settle(&account(), true, at(10));
         ledger.settle(&account(), true, at(20));
         ledger.enter(&account(), None, Purpose::Scheduled, at(DAY + 1)).unwrap();
-        assert_eq!(ledger.unsettled_since(&account()), Some(at(10)));
+        let unsettled = Unsettled { first: at(10), last: at(20) };
+        assert_eq!(ledger.unsettled(&account()), Some(unsettled));
         assert_eq!(ledger.settle(&account(), false, at(30)).unsettled_since, 0);
-        assert_eq!(ledger.unsettled_since(&account()), None);
+        assert_eq!(ledger.unsettled(&account()), None);
+    }
+
+    #[test]
+    fn a_call_that_was_never_made_does_not_count() {
+        let mut ledger = Ledger::default();
+        for _ in 0..5_000 {
+            ledger.enter(&account(), Some(10), Purpose::Scheduled, at(0)).unwrap();
+            ledger.take_back(&account(), at(1));
+        }
+        assert_eq!(ledger.calls(&account(), at(2)).made, 0);
     }
 
     #[test]

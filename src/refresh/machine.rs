@@ -8,8 +8,9 @@ mod asking;
 mod failing;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use crate::account::Unsettled;
 use crate::clock::Now;
 use crate::config::RefreshPolicy;
 use crate::refresh::handle::{RefreshError, Wish};
@@ -24,9 +25,6 @@ use crate::token::{Generation, Secret, SourceIdentity, TokenRecord};
 
 use asking::Waiter;
 use failing::Streak;
-
-/// By how much the clocks may drift apart between two events without a suspend.
-const HIDDEN_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Names a waiting client to the driver, which has its reply channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +122,6 @@ pub struct Machine {
     unsaved: Option<Unsaved>,
     waiters: Vec<Waiter>,
     draining: bool,
-    /// The clocks at the last event.
-    seen: Option<Now>,
 }
 
 impl Machine {
@@ -155,27 +151,26 @@ impl Machine {
             unsaved: None,
             waiters: Vec::new(),
             draining: false,
-            seen: None,
         }
     }
 
     /// Begins with what the store held, if anything. A record that may not be served counts by its
-    /// generation all the same. `unsettled_since`: a request was sent then whose outcome is not known.
+    /// generation all the same. `unsettled`: requests whose outcome is not known.
     pub fn restore(
         &mut self,
         now: Now,
         record: Option<TokenRecord>,
-        unsettled_since: Option<SystemTime>,
+        unsettled: Option<Unsettled>,
     ) -> Vec<Effect> {
         let fetched_at = record.as_ref().map(|record| record.fetched_at);
-        self.unsettled = unsettled_since
-            // The outcome that the record is of is known.
-            .filter(|since| fetched_at.is_none_or(|fetched_at| *since > fetched_at))
-            .map(|since| now.back_to(since));
-        if let Some(unsettled) = self.unsettled {
+        // The outcome that the record is of is known.
+        let unsettled =
+            unsettled.filter(|u| fetched_at.is_none_or(|fetched_at| u.first > fetched_at));
+        self.unsettled = unsettled.map(|unsettled| now.back_to(unsettled.first));
+        if let Some(Unsettled { last, .. }) = unsettled {
             // The request of the process before this one may still be on its way. Ours must not come
             // in before it: what it brings would end what ours has brought.
-            self.pause = Pause::begin(unsettled, self.policy.timeout + MIN_GAP);
+            self.pause = Pause::begin(now.back_to(last), self.policy.timeout + MIN_GAP);
         }
         let mut effects = Vec::new();
         let Some(record) = record else { return effects };
@@ -199,10 +194,10 @@ impl Machine {
         &mut self,
         now: Now,
         published: Option<Arc<Published>>,
-        unsettled_since: Option<SystemTime>,
+        unsettled: Option<Unsettled>,
     ) {
         self.generation = published.as_ref().map(|published| published.record.generation);
-        self.unsettled = unsettled_since.map(|since| now.back_to(since));
+        self.unsettled = unsettled.map(|unsettled| now.back_to(unsettled.first));
         self.current = published;
     }
 
@@ -220,7 +215,6 @@ impl Machine {
     /// Takes an event; what is to be done about it, in order.
     pub fn on(&mut self, now: Now, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.count_hidden_time(now, &mut effects);
         match event {
             Event::Woken => {}
             Event::DependencyChanged => self.dependency_changed(now, &mut effects),
@@ -292,19 +286,6 @@ impl Machine {
         }
     }
 
-    /// Takes time that the monotonic clock has not seen (a suspend) off the life of the current
-    /// record, so that the wall clock cannot give it back when it is set back later.
-    fn count_hidden_time(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        let Some(seen) = self.seen.replace(now) else { return };
-        let hidden = now.since(seen).saturating_sub(now.mono.saturating_sub(seen.mono));
-        if hidden > HIDDEN_TOLERANCE
-            && let Some(current) = &self.current
-        {
-            let ends_mono = current.ends_mono.saturating_sub(hidden);
-            self.publish(Published { ends_mono, ..(**current).clone() }, effects);
-        }
-    }
-
     fn dependency_changed(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if std::mem::take(&mut self.lacks_dependency) {
             self.pause = Pause::default();
@@ -369,16 +350,13 @@ impl Machine {
                 self.failed(now, sent, late, effects);
             }
             Ok(fetched) => self.succeeded(now, sent, fetched, effects),
-            // Ever more rarely in a streak: where a new token of the dependency does not help,
-            // another one hardly does, and each costs the dependency's other users.
+            // Not again and again: see `healed`.
             Err(error)
                 if error.class() == FailureClass::DependencyInvalid
                     && !healed
                     && self.streak.healing.is_over(now) =>
             {
                 self.phase = Phase::Healing;
-                self.streak.healing = Pause::begin(now, schedule::heal_wait(self.streak.heals));
-                self.streak.heals += 1;
                 self.undoubt(sent, effects);
                 effects.push(Effect::Report(Report::Healing));
                 effects.push(Effect::HealDependencies);

@@ -171,6 +171,18 @@ impl FetchError {
         }
     }
 
+    /// Whether a request was made at all, and so counts against the account's calls.
+    pub fn was_sent(&self) -> bool {
+        !matches!(
+            self,
+            FetchError::DependencyAbsent(_)
+                | FetchError::BudgetSpent { .. }
+                | FetchError::BudgetReserved { .. }
+                | FetchError::CannotSend(_)
+                | FetchError::NotConnected(_)
+        )
+    }
+
     /// Whether it is the host's failure rather than the API's answer: another host of the same API
     /// may do better.
     pub(super) fn blames_host(&self) -> bool {

@@ -1,5 +1,5 @@
 //! The bytes of an account's count of calls, and the key it is kept under. Fixed fields, so that no
-//! codec is needed: a version, a checksum, five little-endian numbers.
+//! codec is needed: a version, a checksum, six little-endian numbers.
 
 use sha2::{Digest, Sha256};
 
@@ -9,7 +9,7 @@ use crate::account::{Account, Calls};
 const PREFIX: &[u8] = b"\0calls\0";
 const VERSION_1: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
-const CONTENT_BYTES: usize = 8 + 4 + 4 + 8 + 8;
+const CONTENT_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8;
 
 /// The key of an account's count.
 pub(super) fn key(account: &Account) -> Vec<u8> {
@@ -31,6 +31,7 @@ pub(super) fn encode(calls: Calls) -> Vec<u8> {
     content.extend_from_slice(&calls.forced_new.to_le_bytes());
     content.extend_from_slice(&calls.last_forced_new.to_le_bytes());
     content.extend_from_slice(&calls.unsettled_since.to_le_bytes());
+    content.extend_from_slice(&calls.last_sent.to_le_bytes());
     let sum = Sha256::digest(&content);
     [&[VERSION_1][..], &sum[..CHECKSUM_BYTES], &content].concat()
 }
@@ -45,13 +46,15 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Calls> {
     let (made, rest) = rest.split_first_chunk()?;
     let (forced_new, rest) = rest.split_first_chunk()?;
     let (last_forced_new, rest) = rest.split_first_chunk()?;
-    let (unsettled_since, _) = rest.split_first_chunk()?;
+    let (unsettled_since, rest) = rest.split_first_chunk()?;
+    let (last_sent, _) = rest.split_first_chunk()?;
     Some(Calls {
         day: u64::from_le_bytes(*day),
         made: u32::from_le_bytes(*made),
         forced_new: u32::from_le_bytes(*forced_new),
         last_forced_new: u64::from_le_bytes(*last_forced_new),
         unsettled_since: u64::from_le_bytes(*unsettled_since),
+        last_sent: u64::from_le_bytes(*last_sent),
     })
 }
 
@@ -67,6 +70,7 @@ mod tests {
             forced_new: 2,
             last_forced_new: 1_800_000_000,
             unsettled_since: 1_800_000_000_123,
+            last_sent: 1_800_000_000_456,
         };
         let bytes = encode(calls);
         assert_eq!(decode(&bytes), Some(calls));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use wechat_token_server::account::{Account, Calls};
-use wechat_token_server::clock::Now;
+use wechat_token_server::clock::{HiddenTime, Now};
 use wechat_token_server::refresh::{
     Denied, Effect, Event, Ledger, Machine, Purpose, RefreshError, Refused, Report, WaiterId, Wish,
 };
@@ -25,6 +25,7 @@ const SECOND: u64 = 1_000;
 const DAY: u64 = 86_400 * SECOND;
 const TIMEOUT: u64 = 10 * SECOND;
 const A_MINUTE: Duration = Duration::from_secs(60);
+const LOOK: u64 = 10 * SECOND;
 /// How many looks at the clocks are left out at a time.
 const LOOKS: u64 = 120;
 
@@ -99,6 +100,9 @@ pub(crate) struct World {
     fault: Option<(Fault, u64)>,
     disk_broken_until: u64,
     asleep_until: u64,
+    hidden: HiddenTime,
+    hidden_total: Duration,
+    looked: u64,
     /// When the wall clock was last set.
     stepped_at: Option<u64>,
     /// When each value was first given by the upstream.
@@ -138,6 +142,9 @@ impl World {
             fault: None,
             disk_broken_until: 0,
             asleep_until: 0,
+            hidden: HiddenTime::default(),
+            hidden_total: Duration::ZERO,
+            looked: 0,
             stepped_at: None,
             issued: HashMap::new(),
             excused_until: 60 * SECOND,
@@ -211,10 +218,22 @@ impl World {
         let wall = if self.wall_off < 0 { truth - off } else { truth + off };
         // (While it sleeps nobody looks at the clocks.)
         let awake = self.t.saturating_sub(self.booted + self.suspended);
-        Now { wall, mono: Duration::from_millis(awake) }
+        Now { wall, mono: Duration::from_millis(awake) + self.hidden_total }
+    }
+
+    /// Looks for hidden time, as the server does every ten seconds.
+    fn look(&mut self) {
+        let Now { wall, mono } = self.now();
+        let bare = Now { wall, mono: mono - self.hidden_total };
+        self.hidden_total = self.hidden.look(bare);
+        self.looked = self.t;
     }
 
     fn happen(&mut self, next: Next) {
+        let upstream = matches!(next, Next::Arrive { .. } | Next::PromiseEnds { .. });
+        if !upstream && self.t >= self.looked + LOOK {
+            self.look();
+        }
         self.trace(|| format!("{next:?}"));
         match next {
             Next::Wake { source } => {
@@ -230,6 +249,10 @@ impl World {
                 let outcome = self.answers[answer].take().expect("an answer is given once");
                 if self.sources[source].epoch == epoch {
                     self.sources[source].work = None;
+                    if matches!(outcome, Err(FetchError::NotConnected(_))) {
+                        let account = self.sources[source].kind.account();
+                        self.ledger.take_back(&account, self.now().wall);
+                    }
                     self.tell(source, Event::Fetched(outcome));
                 }
             }
@@ -249,6 +272,7 @@ impl World {
 
     /// Brings an event to a machine and carries its effects out, as the driver does.
     fn tell(&mut self, source: usize, event: Event) {
+        self.look();
         let now = self.now();
         let replaced_nothing =
             matches!(&event, Event::Fetched(Err(error)) if !error.may_have_replaced());
@@ -364,6 +388,10 @@ impl World {
         match self.ledger.enter(&kind.account(), limit, purpose, self.now().wall) {
             Ok(admitted) => self.keep_calls(kind, admitted.calls),
             Err(denied) => {
+                if let Denied::Spent(wait) = denied {
+                    let wait = u64::try_from(wait.as_millis()).unwrap();
+                    self.excuse(self.t + wait + 30 * SECOND);
+                }
                 let error = match denied {
                     Denied::Spent(wait) => FetchError::BudgetSpent { wait },
                     Denied::Reserved(wait) | Denied::ForcedNew(wait) => {
@@ -675,6 +703,7 @@ impl World {
             *wake = (*wake).min(self.t + within);
             self.plan(self.t + within, Next::Wake { source });
         }
+        self.look();
         let kind = self.dice.u8(..12);
         self.trace(|| format!("    mishap {kind}"));
         match kind {
@@ -739,7 +768,7 @@ impl World {
         if self.stepped_at.is_some() {
             // Set back before, suspended now: until the machine has looked once, no clock can tell.
             for source in &mut self.sources {
-                source.foreign_at = Some(self.asleep_until + 2 * SECOND);
+                source.foreign_at = Some(self.asleep_until + LOOK);
             }
         }
         self.excuse(self.asleep_until + 150 * SECOND);
@@ -750,6 +779,9 @@ impl World {
         self.figures.restarts += 1;
         self.booted = self.t;
         self.suspended = 0;
+        self.hidden = HiddenTime::default();
+        self.hidden_total = Duration::ZERO;
+        self.look();
         self.ledger = Ledger::restore(self.kept_calls.values().cloned());
         let now = self.now();
         for at in 0..self.sources.len() {
@@ -769,7 +801,7 @@ impl World {
                 // may come in after ours: not our promise.
                 self.sources[at].foreign_at = Some(self.t + 11 * SECOND);
             }
-            let unsettled = self.ledger.unsettled_since(&self.sources[at].kind.account());
+            let unsettled = self.ledger.unsettled(&self.sources[at].kind.account());
             let effects = self.sources[at].machine.restore(now, kept, unsettled);
             if !self.sources[at].machine.is_unsettled() {
                 self.ledger.settle(&self.sources[at].kind.account(), false, now.wall);

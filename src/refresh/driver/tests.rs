@@ -109,6 +109,9 @@ impl RecordStore for MemoryStore {
     }
 
     async fn put_calls(&self, _: &crate::account::Account, _: Calls) -> Result<(), StoreError> {
+        if *self.stuck.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
 }
@@ -791,7 +794,7 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
         let unsettled_since =
             u64::try_from(since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis())
                 .unwrap();
-        let calls = Calls { unsettled_since, ..Calls::default() };
+        let calls = Calls { unsettled_since, last_sent: unsettled_since, ..Calls::default() };
         let name = config.sources[0].name.clone();
         let (mut publishers, reader) = snapshot([name.clone()]);
         let (mut queues, refresh) = queue([name]);

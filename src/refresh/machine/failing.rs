@@ -38,6 +38,12 @@ impl Machine {
     ) {
         debug_assert!(matches!(self.phase, Phase::Healing), "no healing was under way");
         self.phase = Phase::Idle;
+        if outcome.is_ok() {
+            // Ever more rarely in a streak: where a new token of the dependency does not help, another
+            // one hardly does, and each costs the dependency's other users.
+            self.streak.healing = Pause::begin(now, schedule::heal_wait(self.streak.heals));
+            self.streak.heals += 1;
+        }
         match outcome {
             Ok(()) if !self.draining => self.fetch(now, true, effects),
             Ok(()) => {}
