@@ -1,0 +1,72 @@
+//! Decisions that need clocks which no running engine would show: as events and effects alone.
+
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::refresh::handle::Refused;
+
+const START: u64 = 1_800_000_000;
+const IDENTITY: SourceIdentity = SourceIdentity([0; 32]);
+
+/// The clocks, by themselves; in milliseconds.
+fn clocks(wall: u64, mono: u64) -> Now {
+    Now {
+        wall: UNIX_EPOCH + Duration::from_secs(START) + Duration::from_millis(wall),
+        mono: Duration::from_millis(mono),
+    }
+}
+
+/// A machine with a two-hour token that was fetched at 0.
+fn machine() -> Machine {
+    let mut machine = Machine::new(RefreshPolicy::default(), IDENTITY, false, 1);
+    let record = TokenRecord {
+        value: Secret::new("kept"),
+        fetched_at: clocks(0, 0).wall,
+        expires_at: clocks(7_200_000, 0).wall,
+        generation: Generation(7),
+        first_seen: clocks(0, 0).wall,
+        identity: IDENTITY,
+        captured: None,
+    };
+    machine.restore(clocks(0, 0), Some(record), None);
+    machine
+}
+
+fn answers(effects: Vec<Effect>) -> Vec<Result<Generation, RefreshError>> {
+    let answer = |effect| match effect {
+        Effect::Answer(_, answer) => Some(answer.map(|published| published.record.generation)),
+        _ => None,
+    };
+    effects.into_iter().filter_map(answer).collect()
+}
+
+#[test]
+fn a_waiter_is_answered_from_the_state_also_where_the_attempt_failed() {
+    let mut machine = machine();
+    assert!(
+        machine
+            .on(clocks(7_100_000, 7_100_000), Event::Woken)
+            .contains(&Effect::Fetch(Purpose::Scheduled))
+    );
+    // The wall clock is two seconds ahead, by which the token has just ended …
+    let older = Wish::Other { refused: Refused::parse("older"), force: false };
+    let effects = machine.on(clocks(7_200_500, 7_198_600), Event::Asked(WaiterId(1), older));
+    assert_eq!(answers(effects), []);
+    // … and is put right before the attempt fails.
+    let lost = Event::Fetched(Err(FetchError::TimedOut));
+    let effects = machine.on(clocks(7_199_000, 7_199_000), lost);
+    assert_eq!(answers(effects), [Ok(Generation(7))]);
+}
+
+#[test]
+fn the_time_of_a_suspend_is_not_given_back_by_a_clock_that_is_set_back() {
+    let mut machine = machine();
+    machine.on(clocks(10_000, 10_000), Event::Woken);
+    // An hour in which the monotonic clock stood still …
+    machine.on(clocks(3_610_000, 11_000), Event::Woken);
+    // … and which the wall clock forgets.
+    let now = clocks(12_000, 12_000);
+    machine.on(now, Event::Woken);
+    let left = machine.live(now).unwrap().life_left(now).unwrap();
+    assert!(left <= Duration::from_secs(3_600), "{left:?}");
+}
