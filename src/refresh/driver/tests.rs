@@ -90,12 +90,14 @@ impl Upstream for Scripted {
     }
 }
 
-/// Records in memory; refuses while `broken`, hangs while `stuck`.
+/// Records in memory; refuses while `broken`, hangs while `stuck`, and with the marks of what is about
+/// to be sent while `stuck_marks`.
 #[derive(Clone, Default)]
 struct MemoryStore {
     records: Arc<Mutex<Vec<(SourceName, TokenRecord)>>>,
     broken: Arc<Mutex<bool>>,
     stuck: Arc<Mutex<bool>>,
+    stuck_marks: Arc<Mutex<bool>>,
 }
 
 impl RecordStore for MemoryStore {
@@ -111,6 +113,9 @@ impl RecordStore for MemoryStore {
     }
 
     async fn put_calls(&self, _: &crate::account::Account, _: Calls) -> Result<(), StoreError> {
+        if *self.stuck_marks.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
 }

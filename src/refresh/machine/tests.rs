@@ -70,3 +70,19 @@ fn the_time_of_a_suspend_is_not_given_back_by_a_clock_that_is_set_back() {
     let left = machine.live(now).unwrap().life_left(now).unwrap();
     assert!(left <= Duration::from_secs(3_600), "{left:?}");
 }
+
+#[test]
+fn no_more_than_a_bounded_number_of_clients_wait() {
+    let mut machine = machine();
+    let now = clocks(100_000, 100_000);
+    let refused = Wish::Other { refused: Refused::parse("kept"), force: false };
+    for waiter in 0..1_024 {
+        let effects = machine.on(now, Event::Asked(WaiterId(waiter), refused));
+        assert_eq!(answers(effects), [], "{waiter}");
+    }
+    let effects = machine.on(now, Event::Asked(WaiterId(1_024), refused));
+    assert_eq!(answers(effects), [Err(RefreshError::TooMany)]);
+    // The others are answered all the same.
+    let lost = Event::Fetched(Err(FetchError::TimedOut));
+    assert_eq!(answers(machine.on(now, lost)).len(), 1_024);
+}

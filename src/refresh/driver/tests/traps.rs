@@ -131,3 +131,32 @@ async fn accounts_of_one_process_have_each_their_own_tokens() {
     let ticket = calls.iter().find(|call| call.source == "b.ticket").unwrap();
     assert!(ticket.used.as_ref().unwrap().starts_with("b-"), "{ticket:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_marked_on_disk_before_it_is_sent() {
+    // Else a crash right after it would leave the token before with a promise that nobody keeps.
+    let world = world(ONE, []);
+    *world.store.stuck_marks.lock().unwrap() = true;
+    world.changed("access_token").await;
+    // The disk is given two seconds; then the request is sent all the same.
+    assert_eq!(world.fetched_at("access_token"), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_accounts_that_start_together_do_not_ask_all_at_once() {
+    let source = |n| format!(r#""s{n}": (url: "https://h/t", args: {{"n": "{n}"}}),"#);
+    let sources: String = (0..150).map(source).collect();
+    let world = world(&format!("(token_sources: {{{sources}}})"), []);
+    // An answer takes a tenth of a second: three rounds.
+    seconds(1).await;
+    let calls = world.upstream.calls.lock().unwrap();
+    let mut rounds: Vec<(Duration, usize)> = Vec::new();
+    for call in calls.iter() {
+        match rounds.last_mut() {
+            Some((at, count)) if *at == call.at => *count += 1,
+            _ => rounds.push((call.at, 1)),
+        }
+    }
+    let counts: Vec<usize> = rounds.iter().map(|(_, count)| *count).collect();
+    assert_eq!(counts, [MAX_FETCHES, MAX_FETCHES, 150 - 2 * MAX_FETCHES], "{rounds:?}");
+}
