@@ -1,5 +1,6 @@
 //! The house rules that a compiler cannot check: who may use whom, which file names which crate,
-//! where secrets are exposed, how long a file is. The table is the one of `ARCHITECTURE.md`.
+//! where secrets are exposed, how long a file is, which tests a document may name. The table is the one
+//! of `ARCHITECTURE.md`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -114,7 +115,8 @@ impl File {
     }
 }
 
-fn sources() -> Vec<File> {
+/// Every Rust file below a folder.
+fn rust_files(root: &Path) -> Vec<PathBuf> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -125,10 +127,15 @@ fn sources() -> Vec<File> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = Vec::new();
-    walk(&root, &mut found);
+    walk(root, &mut found);
     found.sort();
+    found
+}
+
+fn sources() -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let found = rust_files(&root);
     let file = |path: PathBuf| File {
         text: fs::read_to_string(&path).unwrap(),
         path: path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(),
@@ -294,5 +301,51 @@ fn no_correctness_debt_is_left() {
             }
         }
     }
+    fail_on(&complaints);
+}
+
+/// The names of the tests in a text: functions that an attribute `#[…test…]` stands before.
+fn tests_in(text: &str) -> impl Iterator<Item = &str> {
+    let mut marked = false;
+    text.lines().filter_map(move |line| {
+        let line = line.trim_start();
+        if line.starts_with("#[") {
+            marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            return None;
+        }
+        let name = line.trim_start_matches("async ").strip_prefix("fn ")?.split('(').next();
+        std::mem::take(&mut marked).then_some(name)?
+    })
+}
+
+#[test]
+fn every_trap_has_a_test_that_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let texts: Vec<String> = ["src", "tests"]
+        .iter()
+        .flat_map(|folder| rust_files(&root.join(folder)))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let known: BTreeSet<&str> = texts.iter().flat_map(|text| tests_in(text)).collect();
+    let table = fs::read_to_string(root.join("docs/traps.md")).unwrap();
+    let rows = table.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let number: usize = cells.next()?.parse().ok()?;
+        Some((number, cells.collect::<Vec<_>>()))
+    });
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for (number, cells) in rows {
+        count += 1;
+        assert_eq!((number, cells.len()), (count, 3), "{cells:?}");
+        let named: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
+        if named.is_empty() && !cells[1].starts_with("Does not apply: ") {
+            complaints.push(format!("trap {number}: no test"));
+        }
+        for name in named.into_iter().filter(|name| !known.contains(name)) {
+            complaints.push(format!("trap {number}: there is no test `{name}`"));
+        }
+    }
+    assert!(count >= 18 && known.len() > 100, "{count} traps, {} tests", known.len());
     fail_on(&complaints);
 }

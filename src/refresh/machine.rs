@@ -447,3 +447,6 @@ impl Machine {
 fn doubted(current: &Published, since: Option<Now>) -> Published {
     Published { in_doubt_since: since, ..current.clone() }
 }
+
+#[cfg(test)]
+mod tests;

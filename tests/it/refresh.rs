@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use wechat_token_server::sandbox::{Endpoint, Settings};
 
-use crate::support::{NO_COOLDOWN, force, get, http, served, server, soon, token, upstream, value};
+use crate::support::{
+    NO_COOLDOWN, force, get, http, served, server, soon, token, upstream, upstream_at, value,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_and_its_ticket_are_served_over_both_protocols() {
@@ -115,4 +117,44 @@ async fn a_forced_refresh_that_fails_says_why_and_names_no_address() {
     assert_eq!(http(ours.http, "POST", "/wechat/token/forcerefresh?type=nope").await.1, "{}");
     assert!(ours.stop().await);
     wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_the_upstream_says_not_found_and_serves_when_it_comes() {
+    let wechat = upstream(Settings::default()).await;
+    let address = wechat.address();
+    wechat.stop().await;
+    let dir = tempfile::tempdir().unwrap();
+    let ours = server(address, dir.path(), "").await;
+    assert_eq!(token(ours.http, "access_token").await, "{\"error\": \"not found\"}");
+    assert_eq!(get(ours.resp.unwrap(), "access_token").await, None);
+    let wechat = upstream_at(address, Settings::default()).await;
+    let ticket = served(ours.http, "ticket", None).await;
+    assert!(wechat.accepts_ticket(&ticket).is_live());
+    assert!(ours.stop().await);
+    wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_do_not_wait_for_an_upstream_that_hangs() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ours = server(wechat.address(), dir.path(), NO_COOLDOWN).await;
+    let old = served(ours.http, "access_token", None).await;
+    let before = wechat.calls(Endpoint::Token);
+    wechat.inject("kind=hang&endpoint=token".parse().unwrap());
+    let forced = tokio::spawn(force(ours.http, "access_token"));
+    soon("the request to hang", wechat.wait_for_calls(Endpoint::Token, before + 1)).await;
+    for _ in 0..100 {
+        assert_eq!(
+            value(&token(ours.http, "access_token").await, "access_token").as_ref(),
+            Some(&old)
+        );
+        assert_eq!(get(ours.resp.unwrap(), "access_token").await.as_ref(), Some(&old));
+    }
+    assert!(!forced.is_finished(), "it hung all the while");
+    wechat.stop().await;
+    let body = soon("an answer", forced).await.unwrap();
+    assert!(body.starts_with("{\"errmsg\": "), "{body}");
+    assert!(ours.stop().await);
 }

@@ -231,3 +231,60 @@ async fn a_target_without_a_path_is_not_found() {
         assert_eq!(answer.status, 404, "{request}: {answer:?}");
     }
 }
+
+#[tokio::test]
+async fn expires_in_is_what_is_left_and_not_what_was_given() {
+    let server = TestServer::patient().await;
+    let now = still();
+    let fetched = Now {
+        wall: now.wall - Duration::from_secs(1_000),
+        mono: now.mono - Duration::from_secs(1_000),
+    };
+    let two_hours = Duration::from_secs(7_200);
+    server.publishers[0].publish(Arc::new(published("V", fetched, two_hours, 1)));
+    let answer = server.get("/wechat/token?type=access_token&secret=k3y").await;
+    assert_eq!(answer.body, r#"{"access_token": "V", "expires_in": 6200}"#);
+}
+
+#[tokio::test]
+async fn nothing_but_the_secret_stands_for_the_secret() {
+    let server = server().await;
+    for (target, body) in [
+        ("/wechat/token?type=access_token", r#"{"error": "invalid request"}"#),
+        ("/wechat/token?type=access_token&secret=", r#"{"error": "invalid request"}"#),
+        ("/wechat/token?type=access_token&secret=k3", r#"{"error": "invalid request"}"#),
+        ("/wechat/token/forcerefresh?type=access_token&secret=k3y2", "{}"),
+    ] {
+        for header in [
+            "host: localhost",
+            "host: 127.0.0.1\r\nx-forwarded-for: 127.0.0.1\r\nx-real-ip: 127.0.0.1",
+            "host: x\r\nauthorization: Bearer k3y\r\nreferer: http://localhost/?secret=k3y",
+        ] {
+            let answer = server.ask(&format!("GET {target} HTTP/1.1\r\n{header}\r\n\r\n")).await;
+            assert_eq!(answer.body, body, "{target} {header}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_are_made_at_once_do_not_mix() {
+    let server = Arc::new(TestServer::patient().await);
+    for (publisher, value) in server.publishers.iter().zip(["A", "B", "C", "D"]) {
+        publisher.publish(Arc::new(published(value, still(), NEVER, 1)));
+    }
+    let clients = (0..20).map(|client| {
+        let server = Arc::clone(&server);
+        let (name, value) = [("access_token", "A"), ("ticket", "B"), ("ended", "D")][client % 3];
+        tokio::spawn(async move {
+            let mut connection = server.connect().await;
+            for _ in 0..50 {
+                connection.send(&get(&format!("/wechat/token?type={name}&secret=k3y"))).await;
+                let body = format!("{{\"{name}\": \"{value}\", \"expires_in\": 3600}}");
+                assert_eq!(connection.answer().await.body, body);
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+}

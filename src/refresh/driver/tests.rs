@@ -1,5 +1,7 @@
 //! The engine as a whole on the paused clock: a scripted upstream, a store in memory, no sockets.
 
+mod traps;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;
@@ -7,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use super::*;
-use crate::clock::{Clock, Now, SystemClock};
+use crate::clock::{Clock, HiddenTime, Now, SystemClock};
 use crate::config::{self, Environment};
 use crate::refresh::handle::Refused;
 use crate::refresh::queue;
@@ -88,12 +90,14 @@ impl Upstream for Scripted {
     }
 }
 
-/// Records in memory; refuses while `broken`, hangs while `stuck`.
+/// Records in memory; refuses while `broken`, hangs while `stuck`, and with the marks of what is about
+/// to be sent while `stuck_marks`.
 #[derive(Clone, Default)]
 struct MemoryStore {
     records: Arc<Mutex<Vec<(SourceName, TokenRecord)>>>,
     broken: Arc<Mutex<bool>>,
     stuck: Arc<Mutex<bool>>,
+    stuck_marks: Arc<Mutex<bool>>,
 }
 
 impl RecordStore for MemoryStore {
@@ -109,7 +113,7 @@ impl RecordStore for MemoryStore {
     }
 
     async fn put_calls(&self, _: &crate::account::Account, _: Calls) -> Result<(), StoreError> {
-        if *self.stuck.lock().unwrap() {
+        if *self.stuck_marks.lock().unwrap() {
             std::future::pending::<()>().await;
         }
         Ok(())
@@ -121,12 +125,25 @@ impl RecordStore for MemoryStore {
 struct SteppedClock {
     base: SharedClock,
     step: Mutex<Duration>,
+    hidden: Mutex<(HiddenTime, Duration)>,
+}
+
+impl SteppedClock {
+    fn bare(&self) -> Now {
+        let now = self.base.now();
+        Now { wall: now.wall + *self.step.lock().unwrap(), mono: now.mono }
+    }
 }
 
 impl Clock for SteppedClock {
     fn now(&self) -> Now {
-        let now = self.base.now();
-        Now { wall: now.wall + *self.step.lock().unwrap(), mono: now.mono }
+        let bare = self.bare();
+        Now { mono: bare.mono + self.hidden.lock().unwrap().1, ..bare }
+    }
+
+    fn look(&self) {
+        let mut hidden = self.hidden.lock().unwrap();
+        hidden.1 = hidden.0.look(self.bare());
     }
 }
 
@@ -163,7 +180,7 @@ fn restored<const N: usize>(
     let config = config::parse(config, Path::new("c.ron"), &Environment::default()).unwrap();
     let base =
         SystemClock::following_tokio(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-    let stepped = Arc::new(SteppedClock { base, step: Mutex::default() });
+    let stepped = Arc::new(SteppedClock { base, step: Mutex::default(), hidden: Mutex::default() });
     let clock: SharedClock = Arc::clone(&stepped) as SharedClock;
     let names = || config.sources.iter().map(|source| source.name.clone());
     let (publishers, reader) = snapshot(names());
@@ -249,9 +266,12 @@ impl World {
         Ok(published.record.value.expose().to_owned())
     }
 
-    /// Waits for a value other than the one that is served now.
+    /// Waits for a value other than the one that is served now. On the paused clock a wait for what
+    /// never comes would not end: in a day it must be there.
     async fn changed(&self, name: &str) {
-        self.reader.changes(name).unwrap().changed().await.unwrap();
+        let mut changes = self.reader.changes(name).unwrap();
+        let day = Duration::from_secs(24 * HOUR);
+        tokio::time::timeout(day, changes.changed()).await.expect("a new value").unwrap();
     }
 }
 
@@ -429,7 +449,7 @@ async fn a_failed_forced_refresh_says_why_keeps_the_token_and_may_be_forced_agai
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spent_quota_is_not_tried_again_before_the_next_beijing_day() {
+async fn a_throttled_upstream_is_left_alone_for_the_minute_whoever_asks() {
     let steps = vec![Step::Give(2 * HOUR, Duration::ZERO), errcode(45011, FailureClass::Throttled)];
     let world = world(ONE, [("access_token", steps)]);
     world.changed("access_token").await;
@@ -567,6 +587,7 @@ async fn a_disk_that_refuses_loses_no_token_and_is_tried_again() {
 async fn a_disk_that_hangs_delays_a_token_by_two_seconds_at_most() {
     let world = world(ONE, []);
     *world.store.stuck.lock().unwrap() = true;
+    *world.store.stuck_marks.lock().unwrap() = true;
     world.changed("access_token").await;
     assert_eq!(world.now(), Duration::from_millis(2_100));
 }
@@ -728,6 +749,21 @@ async fn a_wall_clock_that_jumps_past_the_end_serves_no_dead_token() {
     // Noticed within a minute, and tried again after the failure.
     seconds(62).await;
     assert!(world.value("access_token").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_suspend_is_not_given_back_by_a_clock_that_is_set_back() {
+    let world = world(ONE, []);
+    world.changed("access_token").await;
+    // An hour and a half in which the monotonic clock stood still …
+    *world.clock.step.lock().unwrap() = Duration::from_secs(5_400);
+    seconds(61).await;
+    assert_eq!(world.fetched_at("access_token").len(), 1);
+    // … and which the wall clock forgets: the renewal comes when it was due all the same.
+    *world.clock.step.lock().unwrap() = Duration::ZERO;
+    world.changed("access_token").await;
+    let second = world.fetched_at("access_token")[1];
+    assert!((6_500..=6_800).contains(&second), "by the clock that counts all: {second}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,7 +31,12 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// A stand-in for WeChat on a free port.
 pub(crate) async fn upstream(settings: Settings) -> Upstream {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    upstream_at(SocketAddr::from(([127, 0, 0, 1], 0)), settings).await
+}
+
+/// A stand-in for WeChat at this address.
+pub(crate) async fn upstream_at(address: SocketAddr, settings: Settings) -> Upstream {
+    let listener = TcpListener::bind(address).await.unwrap();
     let model = Model::new(settings, [Account::default()], 1);
     Upstream::start(listener, model, SystemClock::shared()).unwrap()
 }

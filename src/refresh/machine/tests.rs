@@ -1,0 +1,75 @@
+//! Decisions that need clocks which no running engine would show: as events and effects alone.
+
+use std::time::UNIX_EPOCH;
+
+use super::*;
+use crate::refresh::handle::Refused;
+
+const START: u64 = 1_800_000_000;
+const IDENTITY: SourceIdentity = SourceIdentity([0; 32]);
+
+/// The clocks, by themselves; in milliseconds.
+fn clocks(wall: u64, mono: u64) -> Now {
+    Now {
+        wall: UNIX_EPOCH + Duration::from_secs(START) + Duration::from_millis(wall),
+        mono: Duration::from_millis(mono),
+    }
+}
+
+/// A machine with a two-hour token that was fetched at 0.
+fn machine() -> Machine {
+    let mut machine = Machine::new(RefreshPolicy::default(), IDENTITY, false, 1);
+    let record = TokenRecord {
+        value: Secret::new("kept"),
+        fetched_at: clocks(0, 0).wall,
+        expires_at: clocks(7_200_000, 0).wall,
+        generation: Generation(7),
+        first_seen: clocks(0, 0).wall,
+        identity: IDENTITY,
+        captured: None,
+    };
+    machine.restore(clocks(0, 0), Some(record), None);
+    machine
+}
+
+fn answers(effects: Vec<Effect>) -> Vec<Result<Generation, RefreshError>> {
+    let answer = |effect| match effect {
+        Effect::Answer(_, answer) => Some(answer.map(|published| published.record.generation)),
+        _ => None,
+    };
+    effects.into_iter().filter_map(answer).collect()
+}
+
+#[test]
+fn a_waiter_is_answered_from_the_state_also_where_the_attempt_failed() {
+    let mut machine = machine();
+    assert!(
+        machine
+            .on(clocks(7_100_000, 7_100_000), Event::Woken)
+            .contains(&Effect::Fetch(Purpose::Scheduled))
+    );
+    // The wall clock is two seconds ahead, by which the token has just ended …
+    let older = Wish::Other { refused: Refused::parse("older"), force: false };
+    let effects = machine.on(clocks(7_200_500, 7_198_600), Event::Asked(WaiterId(1), older));
+    assert_eq!(answers(effects), []);
+    // … and is put right before the attempt fails.
+    let lost = Event::Fetched(Err(FetchError::TimedOut));
+    let effects = machine.on(clocks(7_199_000, 7_199_000), lost);
+    assert_eq!(answers(effects), [Ok(Generation(7))]);
+}
+
+#[test]
+fn no_more_than_a_bounded_number_of_clients_wait() {
+    let mut machine = machine();
+    let now = clocks(100_000, 100_000);
+    let refused = Wish::Other { refused: Refused::parse("kept"), force: false };
+    for waiter in 0..1_024 {
+        let effects = machine.on(now, Event::Asked(WaiterId(waiter), refused));
+        assert_eq!(answers(effects), [], "{waiter}");
+    }
+    let effects = machine.on(now, Event::Asked(WaiterId(1_024), refused));
+    assert_eq!(answers(effects), [Err(RefreshError::TooMany)]);
+    // The others are answered all the same.
+    let lost = Event::Fetched(Err(FetchError::TimedOut));
+    assert_eq!(answers(machine.on(now, lost)).len(), 1_024);
+}
