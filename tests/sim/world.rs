@@ -249,6 +249,11 @@ impl World {
                 let outcome = self.answers[answer].take().expect("an answer is given once");
                 if self.sources[source].epoch == epoch {
                     self.sources[source].work = None;
+                    if let Err(error @ FetchError::Refused(_)) = &outcome {
+                        // Its wait begins now, however long the answer was slept over.
+                        let recovers = recovery(error.class());
+                        self.excuse(self.t + u64::try_from(recovers.as_millis()).unwrap());
+                    }
                     if matches!(outcome, Err(FetchError::NotConnected(_))) {
                         let account = self.sources[source].kind.account();
                         self.ledger.take_back(&account, self.now().wall);
@@ -487,10 +492,6 @@ impl World {
             }
             Err(refusal) => Err(refused(refusal.code, kind == Kind::Ticket)),
         };
-        if let Err(error @ FetchError::Refused { .. }) = &outcome {
-            let recovers = recovery(error.class());
-            self.excuse(self.t + u64::try_from(recovers.as_millis()).unwrap());
-        }
         self.answer_later(source, epoch, answer_after, outcome);
     }
 
