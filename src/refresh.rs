@@ -13,7 +13,7 @@ mod report;
 mod schedule;
 mod switchboard;
 
-pub use driver::{Refresher, Shared, Tools};
+pub use driver::{Kept, Refresher, Shared, Tools};
 pub use handle::{RefreshError, RefreshHandle, RefreshRequest, Refused, RequestQueue, Wish, queue};
 pub use ledger::{Admitted, Denied, Ledger, Purpose};
 pub use machine::{Effect, Event, Machine, WaiterId};

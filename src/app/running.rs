@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::config::TokenSource;
-use crate::refresh::{Line, RefreshHandle, Refresher, RequestQueue, Shared, Switchboard, Tools};
+use crate::refresh::{
+    Kept, Line, RefreshHandle, Refresher, RequestQueue, Shared, Switchboard, Tools,
+};
 use crate::shutdown::Drain;
 use crate::snapshot::{Publisher, Reader, Roster, Slot};
 use crate::source::HttpUpstream;
@@ -89,7 +91,7 @@ impl Running {
         self.open();
         let ready = newcomers.into_iter().map(|newcomer| {
             let record = records.remove(&newcomer.source.name);
-            newcomer.with(record)
+            newcomer.with(record.map(Kept::OnDisk))
         });
         ready.collect()
     }
@@ -192,9 +194,9 @@ struct Newcomer {
 }
 
 impl Newcomer {
-    fn with(self, record: Option<TokenRecord>) -> Ready {
+    fn with(self, kept: Option<Kept>) -> Ready {
         let drain = self.tools.drain.clone();
-        let refresher = Refresher::new(self.source, record, self.publisher, self.queue, self.tools);
+        let refresher = Refresher::new(self.source, kept, self.publisher, self.queue, self.tools);
         Ready { drain, refresher }
     }
 
@@ -206,15 +208,15 @@ impl Newcomer {
             predecessor.drain.finished().await;
             left = predecessor.slot.as_ref().and_then(Slot::current);
         }
-        let record = match left {
-            Some(published) => Some(published.record.clone()),
-            None => self.stored().await,
+        let kept = match left {
+            Some(published) => Some(Kept::Served(published)),
+            None => self.stored().await.map(Kept::OnDisk),
         };
         if self.tools.drain.has_begun() {
             // Let go before its turn came. Who waits in its queue finds out and asks on.
             return;
         }
-        self.with(record).refresher.run().await;
+        self.with(kept).refresher.run().await;
     }
 
     async fn stored(&self) -> Option<TokenRecord> {

@@ -89,6 +89,15 @@ impl<U, S: Clone> Clone for Tools<U, S> {
     }
 }
 
+/// What a refresher begins with.
+#[derive(Debug)]
+pub enum Kept {
+    /// What the store held.
+    OnDisk(TokenRecord),
+    /// What the refresher before it, in this process, has published.
+    Served(Arc<Published>),
+}
+
 /// One source's refresher.
 pub struct Refresher<U, S> {
     source: Arc<TokenSource>,
@@ -109,10 +118,10 @@ pub struct Refresher<U, S> {
 }
 
 impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
-    /// A refresher of `source`, with what the store held of it. A live record is published at once.
+    /// A refresher of `source`, with what is kept of it. A live record is published at once.
     pub fn new(
         source: impl Into<Arc<TokenSource>>,
-        restored: Option<TokenRecord>,
+        kept: Option<Kept>,
         publisher: Publisher,
         queue: RequestQueue,
         tools: Tools<U, S>,
@@ -138,14 +147,18 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             entered: false,
             used: Vec::new(),
         };
-        refresher.restore(restored);
+        refresher.restore(kept);
         refresher
     }
 
-    fn restore(&mut self, record: Option<TokenRecord>) {
+    fn restore(&mut self, kept: Option<Kept>) {
         let now = self.tools.clock.now();
         let unsettled = self.ledger().unsettled(&self.account);
-        let effects = self.machine.restore(now, record, unsettled);
+        let effects = match kept {
+            None => self.machine.restore(now, None, unsettled),
+            Some(Kept::OnDisk(record)) => self.machine.restore(now, Some(record), unsettled),
+            Some(Kept::Served(published)) => self.machine.inherit(now, &published, unsettled),
+        };
         if !self.machine.is_unsettled() {
             // The record is the outcome: the next request counts from its own time.
             self.ledger().settle(&self.account, false, now.wall);

@@ -81,7 +81,7 @@ impl Ledger {
             if today.made >= limit {
                 return Err(Denied::Spent(until_next_day(wall)));
             }
-            if purpose != Purpose::Scheduled && today.made >= limit - limit / RESERVE {
+            if purpose != Purpose::Scheduled && today.made >= limit - limit.div_ceil(RESERVE) {
                 return Err(Denied::Reserved(until_next_day(wall)));
             }
         }
@@ -160,8 +160,16 @@ fn unix_seconds(wall: SystemTime) -> u64 {
 }
 
 /// How long until the next Beijing day begins; a day at most, and never zero.
-pub(super) fn until_next_day(wall: SystemTime) -> Duration {
+fn until_next_day(wall: SystemTime) -> Duration {
     Duration::from_secs(DAY - (unix_seconds(wall) + BEIJING) % DAY)
+}
+
+/// How long to wait when the upstream says that the day's calls are used up: until the next day, and a
+/// little more for clocks that differ. `None` in a day's first hour: then it speaks of the day before
+/// (or has not begun to count anew), and is asked again as the class says.
+pub(super) fn until_calls_again(wall: SystemTime) -> Option<Duration> {
+    let wait = until_next_day(wall);
+    (wait <= Duration::from_secs(DAY - 3_600)).then(|| wait + Duration::from_secs(120))
 }
 
 #[cfg(test)]
@@ -213,6 +221,18 @@ mod tests {
         assert_eq!(ledger.unsettled(&account()), Some(unsettled));
         assert_eq!(ledger.settle(&account(), false, at(30)).unsettled_since, 0);
         assert_eq!(ledger.unsettled(&account()), None);
+    }
+
+    #[test]
+    fn calls_that_are_used_up_come_back_a_little_after_midnight() {
+        for (seconds, wait) in [
+            (3_600, Some(DAY - 3_600 + 120)),
+            (DAY - 7, Some(127)),
+            (1, None), // the upstream's midnight is a little later than ours
+            (3_599, None),
+        ] {
+            assert_eq!(until_calls_again(at(seconds)), wait.map(Duration::from_secs), "{seconds}");
+        }
     }
 
     #[test]

@@ -112,6 +112,12 @@ pub struct Machine {
     succeeded: Option<Now>,
     /// For how long no attempt is made unless somebody asks.
     pause: Pause,
+    /// For how long none is made, whoever asks: a request of the process before this one may still be
+    /// on its way. Ours must not come in before it: what it brings would end what ours has brought.
+    hold: Pause,
+    /// The dependency of a token that dies with it has changed while a request with its old token was
+    /// under way.
+    outdated: bool,
     streak: Streak,
     /// How many answers in a row brought the value that was there although it was due.
     unchanged: u32,
@@ -144,6 +150,8 @@ impl Machine {
             unsettled: None,
             succeeded: None,
             pause: Pause::default(),
+            hold: Pause::default(),
+            outdated: false,
             streak: Streak::default(),
             unchanged: 0,
             lacks_dependency: false,
@@ -168,9 +176,7 @@ impl Machine {
             unsettled.filter(|u| fetched_at.is_none_or(|fetched_at| u.first > fetched_at));
         self.unsettled = unsettled.map(|unsettled| now.back_to(unsettled.first));
         if let Some(Unsettled { last, .. }) = unsettled {
-            // The request of the process before this one may still be on its way. Ours must not come
-            // in before it: what it brings would end what ours has brought.
-            self.pause = Pause::begin(now.back_to(last), self.policy.timeout + MIN_GAP);
+            self.hold = Pause::begin(now.back_to(last), self.policy.timeout + MIN_GAP);
         }
         let mut effects = Vec::new();
         let Some(record) = record else { return effects };
@@ -186,6 +192,29 @@ impl Machine {
         let published = life::published(&self.policy, record, left, now);
         let in_doubt_since = published.overlap.and(self.unsettled);
         self.publish(Published { in_doubt_since, ..published }, &mut effects);
+        effects
+    }
+
+    /// As [`Machine::restore`], from what another refresher of the same process has published: what the
+    /// monotonic clock knows of its end, and its doubt, stay.
+    pub fn inherit(
+        &mut self,
+        now: Now,
+        published: &Published,
+        unsettled: Option<Unsettled>,
+    ) -> Vec<Effect> {
+        let mut effects = self.restore(now, Some(published.record.clone()), unsettled);
+        // Nobody else's request is on its way: the other one has ended.
+        self.hold = Pause::default();
+        if let Some(current) = self.current.take() {
+            let ends_mono = current.ends_mono.min(published.ends_mono);
+            let in_doubt_since = current.in_doubt_since.or(published.in_doubt_since);
+            let overlap =
+                current.overlap.or(published.overlap.filter(|_| in_doubt_since.is_some()));
+            effects.clear();
+            let inherited = Published { ends_mono, in_doubt_since, overlap, ..(*current).clone() };
+            self.publish(inherited, &mut effects);
+        }
         effects
     }
 
@@ -234,7 +263,9 @@ impl Machine {
         match self.phase {
             Phase::Idle if !self.draining => {
                 let save = self.unsaved.as_ref().map_or(latest, |u| now.mono + u.retry.left(now));
-                self.due_at(now).min(save).min(latest)
+                let asked =
+                    if self.waiters.is_empty() { latest } else { now.mono + self.hold.left(now) };
+                self.due_at(now).min(asked).min(save).min(latest)
             }
             _ => latest,
         }
@@ -265,7 +296,7 @@ impl Machine {
                 now.mono + left.saturating_sub(current.lead)
             }
         };
-        due.max(now.mono + self.pause.left(now))
+        due.max(now.mono + self.pause.left(now).max(self.hold.left(now)))
     }
 
     /// Starts what is due, if nothing is under way.
@@ -276,7 +307,9 @@ impl Machine {
         if self.draining {
             let nobody = Err(RefreshError::Draining);
             effects.extend(self.waiters.drain(..).map(|w| Effect::Answer(w.id, nobody.clone())));
-        } else if !self.waiters.is_empty() || self.due_at(now) <= now.mono {
+        } else if self.hold.is_over(now)
+            && (!self.waiters.is_empty() || self.due_at(now) <= now.mono)
+        {
             self.fetch(now, false, effects);
         } else if self.unsaved.as_ref().is_some_and(|unsaved| unsaved.retry.is_over(now))
             && let Some(current) = &self.current
@@ -290,6 +323,7 @@ impl Machine {
         if std::mem::take(&mut self.lacks_dependency) {
             self.pause = Pause::default();
         }
+        self.outdated = self.follows && !matches!(self.phase, Phase::Idle);
         if self.follows
             && let Some(current) = self.live(now)
         {
@@ -305,6 +339,7 @@ impl Machine {
 
     fn fetch(&mut self, now: Now, healed: bool, effects: &mut Vec<Effect>) {
         self.phase = Phase::Fetching { sent: now, healed };
+        self.outdated = false;
         let asked_for_new = self.waiters.iter().any(|w| w.purpose == Purpose::ForcedNew);
         let asked_for = self.waiters.iter().all(|w| w.purpose == Purpose::Forced);
         let purpose = if asked_for_new {
@@ -410,6 +445,9 @@ impl Machine {
             Phase::Storing(published) => {
                 self.current = Some(Arc::clone(&published));
                 effects.push(Effect::Publish(published));
+                if std::mem::take(&mut self.outdated) {
+                    self.dependency_changed(now, effects);
+                }
                 true
             }
             Phase::Saving => false,

@@ -18,6 +18,9 @@ pub(super) const MAX_SLEEP: Duration = Duration::from_secs(60);
 /// still not there then is tried for as an outage is.
 const HARD_TRIES: u32 = 24;
 
+/// How long after a refusal that asks for a long wait a client may have it tried before.
+const BLOCK_RETRY: Duration = Duration::from_secs(600);
+
 /// The longest wait while it is tried hard.
 const HARD_WAIT: Duration = Duration::from_secs(5);
 
@@ -106,12 +109,20 @@ pub(super) fn retry_wait(failed: &Failed, jitter: &mut fastrand::Rng) -> Duratio
 /// How long after a failure a client's wish leads to another attempt before the schedule's: soon,
 /// since the one who asks may have mended it, but not as often as somebody asks in a loop. `None`:
 /// not before the schedule's.
-pub(super) fn forced_wait(class: FailureClass, streak: u32) -> Option<Duration> {
-    let longest = match class {
-        FailureClass::Throttled | FailureClass::QuotaSpent => return None,
-        FailureClass::Misconfigured => 60,
-        FailureClass::DependencyAbsent | FailureClass::Reserved => 1,
-        FailureClass::Transient | FailureClass::Unknown | FailureClass::DependencyInvalid => 10,
+pub(super) fn forced_wait(
+    class: FailureClass,
+    asked_for: Option<Duration>,
+    streak: u32,
+) -> Option<Duration> {
+    let longest = match (class, asked_for) {
+        (FailureClass::Throttled | FailureClass::QuotaSpent, _) => return None,
+        // A block of an hour or a day: somebody may have lifted it, but a loop must not go on at it.
+        (FailureClass::Misconfigured, Some(wait)) => return Some(wait.min(BLOCK_RETRY)),
+        (FailureClass::Misconfigured, None) => 60,
+        (FailureClass::DependencyAbsent | FailureClass::Reserved, _) => 1,
+        (FailureClass::Transient | FailureClass::Unknown | FailureClass::DependencyInvalid, _) => {
+            10
+        }
     };
     Some(doubled(MIN_GAP, streak, Duration::from_secs(longest)))
 }

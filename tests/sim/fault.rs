@@ -58,7 +58,8 @@ pub(crate) fn refused(code: i32, has_dependencies: bool) -> FetchError {
 pub(crate) fn recovery(class: FailureClass) -> Duration {
     let seconds = match class {
         FailureClass::Misconfigured => 600,
-        FailureClass::QuotaSpent => 86_400,
+        // The next day and two minutes, or the class' longest wait in a day's first hour.
+        FailureClass::QuotaSpent => 86_400 + 3_720,
         FailureClass::Unknown => 300,
         _ => 72,
     };

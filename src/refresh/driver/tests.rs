@@ -211,7 +211,8 @@ fn restored<const N: usize>(
             drain: world.drain.clone(),
         };
         let record = record(source, clock.now());
-        let refresher = Refresher::new(source.clone(), record, publisher, queue, tools);
+        let refresher =
+            Refresher::new(source.clone(), record.map(Kept::OnDisk), publisher, queue, tools);
         world.drain.spawn(refresher.run());
     }
     world
@@ -854,7 +855,7 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
         let kept = record(&source, now, 1_000, 7_200);
         let refresher = Refresher::new(
             source,
-            Some(kept),
+            Some(Kept::OnDisk(kept)),
             publishers.remove(0),
             queues.remove(0),
             tools.clone(),

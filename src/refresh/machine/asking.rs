@@ -92,8 +92,10 @@ impl Machine {
                 }
             }
         }
-        let (failure, pause) = self.streak.last.as_ref()?;
-        (!pause.is_over(now)).then(|| Err(failure.clone().again_in(pause.left(now))))
+        let last = self.streak.last.as_ref().filter(|last| !last.shared.is_over(now))?;
+        // The longer of the two: who comes back sooner would only be told again.
+        let wait = last.shared.left(now).max(last.own.left(now));
+        Some(Err(last.told.clone().again_in(wait)))
     }
 
     /// What is left of a cooldown of this length.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::refresh::handle::RefreshError;
-use crate::refresh::ledger::until_next_day;
+use crate::refresh::ledger::until_calls_again;
 use crate::refresh::life;
 use crate::refresh::report::Report;
 use crate::refresh::schedule::{self, Failed, Pause};
@@ -25,8 +25,18 @@ pub(super) struct Streak {
     /// How many times refused dependencies were renewed, and for how long they are not again.
     pub(super) heals: u32,
     pub(super) healing: Pause,
-    /// The last failure, and for how long a client's wish is answered with it.
-    pub(super) last: Option<(RefreshError, Pause)>,
+    /// The last failure.
+    pub(super) last: Option<LastFailure>,
+}
+
+/// A failure as clients are told of it.
+#[derive(Debug)]
+pub(super) struct LastFailure {
+    pub(super) told: RefreshError,
+    /// For how long a client's wish is answered with it.
+    pub(super) shared: Pause,
+    /// How long it asked to be left alone for by itself.
+    pub(super) own: Pause,
 }
 
 impl Machine {
@@ -69,13 +79,13 @@ impl Machine {
         let wait = if again { error.wait_again() } else { error.wait() };
         // 45009 and the like mean the day, where nothing nearer is known.
         let wait = match (class, wait) {
-            (FailureClass::QuotaSpent, None) => Some(until_next_day(now.wall)),
+            (FailureClass::QuotaSpent, None) => until_calls_again(now.wall),
             (_, wait) => wait,
         };
         self.lacks_dependency = class == FailureClass::DependencyAbsent;
         let told = RefreshError::Failed { what: error.to_string().into(), wait: None };
         let retry_in = self.count_failure(now, class, wait, told.clone());
-        let told = match (wait, schedule::forced_wait(class, self.streak.failures)) {
+        let told = match (wait, schedule::forced_wait(class, wait, self.streak.failures)) {
             (Some(wait), _) => told.again_in(wait),
             (None, None) => told.again_in(retry_in),
             (None, Some(_)) => told,
@@ -103,8 +113,9 @@ impl Machine {
         let (streak, hard_streak) = (self.streak.failures, self.streak.hard);
         let failed = Failed { class, wait, streak, hard_streak, calm };
         let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
-        let forced_in = schedule::forced_wait(class, streak).unwrap_or(retry_in);
-        self.streak.last = Some((told, Pause::begin(now, forced_in)));
+        let forced_in = schedule::forced_wait(class, wait, streak).unwrap_or(retry_in);
+        let own = Pause::begin(now, wait.unwrap_or_default());
+        self.streak.last = Some(LastFailure { told, shared: Pause::begin(now, forced_in), own });
         if class != FailureClass::Reserved {
             // What a client was refused says nothing of the schedule.
             self.pause = Pause::begin(now, retry_in);
