@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select_all};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::account::{Account, Calls};
-use crate::clock::{Now, SharedClock, seed};
+use crate::clock::{Now, SharedClock};
 use crate::config::TokenSource;
 use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, RequestQueue, Wish};
 use crate::refresh::ledger::{Denied, Ledger, Purpose};
@@ -139,9 +139,16 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 
     fn restore(&mut self, record: Option<TokenRecord>) {
         let now = self.tools.clock.now();
-        let unsettled_since = self.ledger().unsettled_since(&self.account);
+        let unsettled_since = self.unsettled_since();
         let effects = self.machine.restore(now, record, unsettled_since);
+        if self.machine.is_unsettled() {
+            self.ledger().carry_over(&self.account, &self.source.name);
+        }
         self.carry_out(now, effects);
+    }
+
+    fn unsettled_since(&self) -> Option<SystemTime> {
+        self.ledger().unsettled_since(&self.account, &self.source.name)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -167,10 +174,11 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             self.waiters.clear();
             self.machine = new_machine(&self.source, &self.tools.clock);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = self.tools.drain.begun() => return,
+                () = tokio::time::sleep(wait) => {}
             }
-            let unsettled_since = self.ledger().unsettled_since(&self.account);
+            let unsettled_since = self.unsettled_since();
             let now = self.tools.clock.now();
             self.machine.resume(now, self.publisher.current(), unsettled_since);
         }
@@ -195,16 +203,18 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             let now = self.tools.clock.now();
             // From the absolute instant, each time: a stream of requests does not move it.
             let wake = self.machine.wake_at(now).saturating_sub(now.mono);
+            // In this order: no stream of requests keeps the rest waiting, and a run can be repeated.
             event = tokio::select! {
+                biased;
+                () = drain.begun(), if !self.machine.is_draining() => Event::Drain,
                 event = next(&mut self.work) => {
                     self.work = None;
                     settled = self.source.policy.outcome_matters() && matches!(event, Event::Fetched(Err(_)));
                     event
                 }
-                Some(request) = self.queue.recv() => asked(*request, &mut self.waiters, &mut self.next_waiter),
                 () = tokio::time::sleep(wake) => Event::Woken,
                 () = any_change(&mut self.changes) => Event::DependencyChanged,
-                () = drain.begun(), if !self.machine.is_draining() => Event::Drain,
+                Some(request) = self.queue.recv() => asked(*request, &mut self.waiters, &mut self.next_waiter),
             };
         }
     }
@@ -215,7 +225,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 Effect::Fetch(purpose) => self.work = Some(self.fetch(now, purpose)),
                 Effect::Store(published) => {
                     if self.source.policy.outcome_matters() {
-                        self.ledger().settle(&self.account, false, now.wall);
+                        self.ledger().settle(&self.account, &self.source.name, false, now.wall);
                     }
                     self.work = Some(self.store(published));
                 }
@@ -285,7 +295,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 
     /// Writes the account's page of the ledger. A disk that hangs is waited for as with a token.
     fn save_calls(&self, now: Now, unsettled: bool) -> impl Future<Output = ()> + Send + use<U, S> {
-        let calls = self.ledger().settle(&self.account, unsettled, now.wall);
+        let calls = self.ledger().settle(&self.account, &self.source.name, unsettled, now.wall);
         let (store, account) = (self.tools.store.clone(), self.account.clone());
         async move {
             let written = tokio::time::timeout(STORE_PATIENCE, store.put_calls(&account, calls));
@@ -322,7 +332,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 }
 
 fn new_machine(source: &TokenSource, clock: &SharedClock) -> Machine {
-    Machine::new(source.policy.clone(), source.identity, source.follow, seed(clock.now()))
+    Machine::new(source.policy.clone(), source.identity, source.follow, clock.seed())
 }
 
 fn asked(

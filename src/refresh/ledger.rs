@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::account::{Account, Calls};
+use crate::token::SourceName;
 
 /// Beijing is eight hours ahead of UTC all year.
 const BEIJING: u64 = 8 * 3_600;
@@ -55,13 +56,36 @@ pub struct Admitted {
 /// The calls of every account. One is shared by all refreshers.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    calls: HashMap<Account, Calls>,
+    pages: HashMap<Account, Page>,
+}
+
+/// What is known of one account and endpoint.
+#[derive(Debug, Default)]
+struct Page {
+    calls: Calls,
+    /// Which sources have a request whose outcome is not known, and since when, in Unix milliseconds:
+    /// an account's tickets are of one endpoint, and what settles the one says nothing of the other.
+    unsettled: Vec<(SourceName, u64)>,
+    /// The earliest of those of an earlier process, which does not say of which sources; until the
+    /// first word of this one. 0 where there is none.
+    unsettled_before: u64,
+}
+
+impl Page {
+    fn of_before(calls: Calls) -> Page {
+        Page { calls, unsettled: Vec::new(), unsettled_before: calls.unsettled_since }
+    }
+
+    fn unsettled_since(&self, source: &SourceName) -> Option<u64> {
+        self.unsettled.iter().find(|(name, _)| name == source).map(|(_, since)| *since)
+    }
 }
 
 impl Ledger {
     /// Begins with what was kept.
     pub fn restore(kept: impl IntoIterator<Item = (Account, Calls)>) -> Ledger {
-        Ledger { calls: kept.into_iter().collect() }
+        let pages = kept.into_iter().map(|(account, calls)| (account, Page::of_before(calls)));
+        Ledger { pages: pages.collect() }
     }
 
     /// Enters a call, if `limit` calls a day allow one more for this purpose.
@@ -98,7 +122,7 @@ impl Ledger {
             calls.forced_new += 1;
             calls.last_forced_new = unix;
         }
-        self.calls.insert(account.clone(), calls);
+        self.page(account).calls = calls;
         let warn_at = limit.and_then(|limit| {
             // At the call that reaches the part, and at no other.
             WARN_AT
@@ -108,23 +132,46 @@ impl Ledger {
         Ok(Admitted { calls, warn_at })
     }
 
-    /// Notes that a request which may replace the token is about to be sent (an earlier one whose
-    /// outcome is not known counts from its own time), or that there is none any more.
-    pub fn settle(&mut self, account: &Account, unsettled: bool, wall: SystemTime) -> Calls {
-        let mut calls = self.today(account, unix_seconds(wall));
-        let now = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        calls.unsettled_since = match (unsettled, calls.unsettled_since) {
-            (false, _) => 0,
-            (true, 0) => u64::try_from(now).unwrap_or(u64::MAX),
-            (true, earlier) => earlier,
-        };
-        self.calls.insert(account.clone(), calls);
-        calls
+    /// Notes that a request of `source` which may replace the token is about to be sent (an earlier
+    /// one whose outcome is not known counts from its own time), or that there is none any more.
+    pub fn settle(
+        &mut self,
+        account: &Account,
+        source: &SourceName,
+        unsettled: bool,
+        wall: SystemTime,
+    ) -> Calls {
+        let today = self.today(account, unix_seconds(wall));
+        let page = self.page(account);
+        match (unsettled, page.unsettled_since(source)) {
+            (true, None) => page.unsettled.push((source.clone(), unix_milliseconds(wall))),
+            (true, Some(_)) => {}
+            (false, _) => page.unsettled.retain(|(name, _)| name != source),
+        }
+        if page.unsettled.is_empty() {
+            // Mostly: of ten thousand accounts none keeps room for it.
+            page.unsettled = Vec::new();
+        }
+        page.unsettled_before = 0;
+        let earliest = page.unsettled.iter().map(|(_, since)| *since).min();
+        page.calls = Calls { unsettled_since: earliest.unwrap_or(0), ..today };
+        page.calls
     }
 
-    /// Since when the token of an account may have been replaced without anybody's knowing.
-    pub fn unsettled_since(&self, account: &Account) -> Option<SystemTime> {
-        let since = self.calls.get(account)?.unsettled_since;
+    /// Notes that the outcome of a request of `source` in an earlier process matters still. To be
+    /// called for every source before the first is settled.
+    pub fn carry_over(&mut self, account: &Account, source: &SourceName) {
+        let page = self.page(account);
+        if page.unsettled_before != 0 && page.unsettled_since(source).is_none() {
+            page.unsettled.push((source.clone(), page.unsettled_before));
+        }
+    }
+
+    /// Since when the token of a source may have been replaced without anybody's knowing. After a
+    /// restart it may be another source's of the same account and endpoint.
+    pub fn unsettled_since(&self, account: &Account, source: &SourceName) -> Option<SystemTime> {
+        let page = self.pages.get(account)?;
+        let since = page.unsettled_since(source).unwrap_or(page.unsettled_before);
         (since != 0).then(|| UNIX_EPOCH + Duration::from_millis(since))
     }
 
@@ -133,9 +180,16 @@ impl Ledger {
         self.today(account, unix_seconds(wall))
     }
 
+    fn page(&mut self, account: &Account) -> &mut Page {
+        if !self.pages.contains_key(account) {
+            self.pages.insert(account.clone(), Page::default());
+        }
+        self.pages.get_mut(account).expect("it is there, or has just been put there")
+    }
+
     fn today(&self, account: &Account, unix: u64) -> Calls {
         let day = (unix + BEIJING) / DAY;
-        let kept = self.calls.get(account).copied().unwrap_or_default();
+        let kept = self.pages.get(account).map(|page| page.calls).unwrap_or_default();
         if kept.day == day {
             kept
         } else {
@@ -143,6 +197,11 @@ impl Ledger {
             Calls { day, made: 0, forced_new: 0, ..kept }
         }
     }
+}
+
+fn unix_milliseconds(wall: SystemTime) -> u64 {
+    let since = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    u64::try_from(since).unwrap_or(u64::MAX)
 }
 
 fn unix_seconds(wall: SystemTime) -> u64 {
@@ -160,6 +219,10 @@ mod tests {
 
     fn account() -> Account {
         Account { name: "wx0".into(), endpoint: "/cgi-bin/token".into() }
+    }
+
+    fn source(name: &str) -> SourceName {
+        SourceName::parse(name).unwrap()
     }
 
     /// Unix seconds of a Beijing midnight.
@@ -195,13 +258,37 @@ mod tests {
     #[test]
     fn an_unknown_outcome_counts_from_the_first_of_its_requests() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.unsettled_since(&account()), None);
-        ledger.settle(&account(), true, at(10));
-        ledger.settle(&account(), true, at(20));
+        let token = source("access_token");
+        assert_eq!(ledger.unsettled_since(&account(), &token), None);
+        ledger.settle(&account(), &token, true, at(10));
+        ledger.settle(&account(), &token, true, at(20));
         ledger.enter(&account(), None, Purpose::Scheduled, at(DAY + 1)).unwrap();
-        assert_eq!(ledger.unsettled_since(&account()), Some(at(10)));
-        assert_eq!(ledger.settle(&account(), false, at(30)).unsettled_since, 0);
-        assert_eq!(ledger.unsettled_since(&account()), None);
+        assert_eq!(ledger.unsettled_since(&account(), &token), Some(at(10)));
+        assert_eq!(ledger.settle(&account(), &token, false, at(30)).unsettled_since, 0);
+        assert_eq!(ledger.unsettled_since(&account(), &token), None);
+    }
+
+    #[test]
+    fn what_settles_one_ticket_of_an_account_does_not_settle_the_other() {
+        let (ticket, card) = (source("ticket"), source("card"));
+        let milliseconds = |at| unix_milliseconds(at);
+        let mut ledger = Ledger::default();
+        ledger.settle(&account(), &card, true, at(10));
+        ledger.settle(&account(), &ticket, true, at(20));
+        let kept = ledger.settle(&account(), &ticket, false, at(21));
+        assert_eq!(kept.unsettled_since, milliseconds(at(10)));
+        assert_eq!(ledger.unsettled_since(&account(), &ticket), None);
+
+        // After a restart it may be either's; the ticket's record says that it is not the ticket's.
+        let mut ledger = Ledger::restore([(account(), kept)]);
+        for name in [&ticket, &card] {
+            assert_eq!(ledger.unsettled_since(&account(), name), Some(at(10)));
+        }
+        ledger.carry_over(&account(), &card);
+        let kept = ledger.settle(&account(), &ticket, false, at(40));
+        assert_eq!(kept.unsettled_since, milliseconds(at(10)));
+        assert_eq!(ledger.unsettled_since(&account(), &ticket), None);
+        assert_eq!(ledger.settle(&account(), &card, false, at(50)).unsettled_since, 0);
     }
 
     #[test]

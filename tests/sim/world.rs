@@ -263,7 +263,8 @@ impl World {
     fn settle(&mut self, source: usize, unsettled: bool) {
         let kind = self.sources[source].kind;
         if kind.policy().outcome_matters() {
-            let calls = self.ledger.settle(&kind.account(), unsettled, self.now().wall);
+            let calls =
+                self.ledger.settle(&kind.account(), &kind.name(), unsettled, self.now().wall);
             self.keep_calls(kind, calls);
         }
     }
@@ -283,7 +284,7 @@ impl World {
                 Effect::Store(published) => {
                     let kind = self.sources[source].kind;
                     if kind.policy().outcome_matters() {
-                        self.ledger.settle(&kind.account(), false, self.now().wall);
+                        self.ledger.settle(&kind.account(), &kind.name(), false, self.now().wall);
                     }
                     let epoch = self.begin(source, Work::Store(published));
                     let after = self.dice.u64(1..20);
@@ -734,11 +735,15 @@ impl World {
                 // The disk had refused it (or the mark before a request), loudly: not our promise.
                 self.taint(at);
             }
-            let unsettled = self.ledger.unsettled_since(&self.sources[at].kind.account());
+            let kind = self.sources[at].kind;
+            let unsettled = self.ledger.unsettled_since(&kind.account(), &kind.name());
             for effect in self.sources[at].machine.restore(now, kept, unsettled) {
                 if let Effect::Publish(published) = effect {
                     self.sources[at].published = Some(published);
                 }
+            }
+            if self.sources[at].machine.is_unsettled() {
+                self.ledger.carry_over(&kind.account(), &kind.name());
             }
         }
         if self.stepped_at.take().is_some() {
