@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports, and may fail")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -28,6 +29,9 @@ const LIFE: u64 = 7_200;
 const CYCLE: u64 = 6_675;
 /// The life of those that are watched in step: due after 45 s.
 const SHORT_LIFE: u64 = 60;
+/// What the server is told of the time for which an old token works: less than is true, and so little
+/// that it shows when each renewal is due.
+const OVERLAP: u64 = 1;
 /// Between two questions of a reader.
 const READ_PAUSE: Duration = Duration::from_millis(1);
 /// Linux counts processor time in these, whatever its timer does.
@@ -42,6 +46,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     println!("{accounts} accounts, the upstream answers after {LATENCY:?}");
     runtime.block_on(as_after_days(accounts));
+    runtime.block_on(together(accounts));
     runtime.block_on(in_step(accounts));
 }
 
@@ -54,17 +59,26 @@ async fn as_after_days(accounts: usize) {
     drawing.abort();
     bench.upstream.set(|settings| settings.lifetime = Duration::from_secs(LIFE));
     bench.read_in_calm().await;
-    bench.report_due_times(CYCLE);
+    bench.report_due_times(0, CYCLE);
     bench.steady_state().await;
     bench.stop().await;
 }
 
-/// As after the first start: all tokens have the same life.
+/// As after the first start: all tokens have the same life, and were fetched together.
+async fn together(accounts: usize) {
+    let bench = Bench::start(accounts, LIFE).await;
+    println!("\nfirst fetches, all tokens with a life of {LIFE} s:");
+    bench.first_fetches().await;
+    bench.report_due_times(CYCLE - 110, CYCLE + 90);
+    bench.stop().await;
+}
+
+/// The same with a life so short that the renewals can be watched.
 async fn in_step(accounts: usize) {
     let bench = Bench::start(accounts, SHORT_LIFE).await;
     println!("\nfirst fetches, all tokens with a life of {SHORT_LIFE} s:");
     bench.first_fetches().await;
-    bench.report_due_times(SHORT_LIFE);
+    bench.report_due_times(SHORT_LIFE / 2, SHORT_LIFE - 10);
     bench.renewals_over_time(Duration::from_secs(2 * SHORT_LIFE - 20)).await;
     bench.stop().await;
 }
@@ -148,24 +162,22 @@ impl Bench {
         report_latencies("GET afterwards", latencies);
     }
 
-    /// When the renewals are due: a promise of a rotating token ends `overlap` after that.
-    fn report_due_times(&self, within: u64) {
-        const BARS: usize = 20;
+    /// When the renewals are due, within this many seconds from now: a promise of a rotating token
+    /// ends [`OVERLAP`] after that.
+    fn report_due_times(&self, from: u64, to: u64) {
+        const BARS: u64 = 20;
         let mut client = Client::connect(self.resp);
-        let overlap = 300_000;
-        let due: Vec<u64> = (0..self.accounts)
-            .map(|n| u64::try_from(client.number(&format!("PTTL {}", name(n)))).unwrap_or(0))
-            .map(|promised| promised.saturating_sub(overlap.min(within * 1_000 / 24)))
-            .collect();
-        let width = within * 1_000 / BARS as u64;
-        let mut bars = [0_usize; BARS + 1];
-        for at in &due {
-            bars[usize::try_from(at / width).unwrap().min(BARS)] += 1;
+        let width = (to - from) * 1_000 / BARS;
+        let mut bars = BTreeMap::new();
+        for n in 0..self.accounts {
+            let promised = u64::try_from(client.number(&format!("PTTL {}", name(n)))).unwrap_or(0);
+            let due = promised.saturating_sub(OVERLAP * 1_000);
+            *bars.entry(due.saturating_sub(from * 1_000) / width).or_insert(0) += 1;
         }
-        println!("  due in (s): accounts");
-        for (at, count) in bars.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let stars = "*".repeat(count * 60 / self.accounts);
-            println!("  {:>8.1}: {count:>5} {stars}", at as f64 * width as f64 / 1e3);
+        println!("  renewals due, by seconds from now:");
+        for (at, count) in bars {
+            let begin = from as f64 + (at * width) as f64 / 1e3;
+            println!("  {begin:>8.1}: {count:>5} {}", "*".repeat(count * 60 / self.accounts));
         }
     }
 
@@ -259,7 +271,7 @@ fn config_text(
     let mut text = format!(
         r#"(
     http: (bind: "{http}"), resp: (bind: "{resp}"), store: (path: {:?}),
-    request_secret: "bench-request-secret",
+    request_secret: "bench-request-secret", refresh: (overlap: "{OVERLAP}s"),
     token_sources: {{"#,
         dir.join("store").display().to_string()
     );
