@@ -25,8 +25,9 @@ use directory::{DATABASE, LockError, private_dir};
 
 pub use directory::{Locked, request_secret, secret_path};
 
-/// Memory for sled's pages, in bytes. A record is some 300 bytes; ten thousand fit with room.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Memory for sled's pages, in bytes. What is kept is read at a start only, and a write that has to
+/// read its page first finds it in the system's cache; a page in memory takes several times its bytes.
+const CACHE_BYTES: u64 = 512 * 1024;
 
 /// How many jobs may wait for the disk. Each source has one at most.
 const MAX_QUEUED: usize = 16 * 1024;

@@ -13,8 +13,9 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::account::{Account, Calls};
 use crate::clock::{Now, SharedClock};
 use crate::config::TokenSource;
-use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, RequestQueue, Wish};
+use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, Wish};
 use crate::refresh::ledger::{Denied, Ledger, Purpose};
+use crate::refresh::line::RequestQueue;
 use crate::refresh::machine::{Effect, Event, Machine, WaiterId};
 use crate::refresh::report;
 use crate::shutdown::Drain;
@@ -31,16 +32,22 @@ const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// together must not open ten thousand connections.
 const MAX_FETCHES: usize = 64;
 
+/// How many requests may be prepared at once, over all sources: as many as share a flush of the disk
+/// that marks them. The others wait, and hold next to nothing while they do.
+const MAX_PREPARED: usize = 1_024;
+
 /// How long beyond its timeout a fetch is left to end by itself, which tells more than cutting it.
 const FETCH_MARGIN: Duration = Duration::from_secs(1);
 
 /// The wait before a refresher that panicked is started again, and the longest one.
 const RESTART_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// What all refreshers share: the count of calls, and the places for requests under way.
+/// What all refreshers share: the count of calls, and the places for requests that are prepared and
+/// under way.
 #[derive(Debug)]
 pub struct Shared {
     ledger: Mutex<Ledger>,
+    turns: Semaphore,
     places: Semaphore,
 }
 
@@ -49,8 +56,14 @@ impl Shared {
     pub fn new(kept: impl IntoIterator<Item = (Account, Calls)>) -> Arc<Shared> {
         Arc::new(Shared {
             ledger: Mutex::new(Ledger::restore(kept)),
+            turns: Semaphore::new(MAX_PREPARED),
             places: Semaphore::new(MAX_FETCHES),
         })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Its pages are whole after each call, whoever panicked in between.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +103,7 @@ impl<U, S: Clone> Clone for Tools<U, S> {
 /// One source's refresher.
 pub struct Refresher<U, S> {
     source: Arc<TokenSource>,
-    account: Account,
+    account: Arc<Account>,
     publisher: Publisher,
     queue: RequestQueue,
     tools: Tools<U, S>,
@@ -106,13 +119,15 @@ pub struct Refresher<U, S> {
 
 impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     /// A refresher of `source`, with what the store held of it. A live record is published at once.
+    ///
+    /// Boxed, since it is large and moves: a task that it moved into would have room for it twice.
     pub fn new(
         source: impl Into<Arc<TokenSource>>,
         restored: Option<TokenRecord>,
         publisher: Publisher,
         queue: RequestQueue,
         tools: Tools<U, S>,
-    ) -> Refresher<U, S> {
+    ) -> Box<Refresher<U, S>> {
         let source: Arc<TokenSource> = source.into();
         let changes =
             source.dependencies.iter().filter_map(|name| tools.reader.changes(name.as_str()));
@@ -120,9 +135,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let machine = new_machine(&source, &tools.clock);
         let account =
             Account { name: source.account.clone(), endpoint: source.url.path().to_owned() };
-        let mut refresher = Refresher {
+        let mut refresher = Box::new(Refresher {
             source,
-            account,
+            account: Arc::new(account),
             publisher,
             queue,
             tools,
@@ -132,7 +147,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             next_waiter: 0,
             changes,
             used: Vec::new(),
-        };
+        });
         refresher.restore(restored);
         refresher
     }
@@ -147,18 +162,22 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         self.carry_out(now, effects);
     }
 
+    /// Notes that no request is left whose outcome is not known.
+    fn settle(&self, now: Now) -> Calls {
+        self.ledger().settle(&self.account, &self.source.name, false, now.wall)
+    }
+
     fn unsettled_since(&self) -> Option<SystemTime> {
         self.ledger().unsettled_since(&self.account, &self.source.name)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // Its pages are whole after each call, whoever panicked in between.
-        self.tools.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tools.shared.ledger()
     }
 
     /// Keeps the token fresh until the drain. A panic is logged and the work goes on from what is
     /// published; the other sources notice nothing.
-    pub async fn run(mut self) {
+    pub async fn run(mut self: Box<Self>) {
         let mut panics = 0_u32;
         loop {
             let begun = self.tools.clock.now();
@@ -195,7 +214,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             let effects = self.machine.on(now, event);
             self.carry_out(now, effects);
             if std::mem::take(&mut settled) && !self.machine.is_unsettled() {
-                self.tools.drain.spawn(self.save_calls(now, false));
+                let calls = self.settle(now);
+                let (store, account) = (self.tools.store.clone(), Arc::clone(&self.account));
+                self.tools.drain.spawn(save_calls(store, account, calls));
             }
             if self.machine.is_finished() {
                 return;
@@ -214,7 +235,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 }
                 () = tokio::time::sleep(wake) => Event::Woken,
                 () = any_change(&mut self.changes) => Event::DependencyChanged,
-                Some(request) = self.queue.recv() => asked(*request, &mut self.waiters, &mut self.next_waiter),
+                request = self.queue.next() => asked(request, &mut self.waiters, &mut self.next_waiter),
             };
         }
     }
@@ -225,7 +246,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 Effect::Fetch(purpose) => self.work = Some(self.fetch(now, purpose)),
                 Effect::Store(published) => {
                     if self.source.policy.outcome_matters() {
-                        self.ledger().settle(&self.account, &self.source.name, false, now.wall);
+                        self.settle(now);
                     }
                     self.work = Some(self.store(published));
                 }
@@ -263,17 +284,22 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let force = purpose == Purpose::ForcedNew;
         let captured = self.machine.captured();
         let request = FetchRequest { dependencies, captured, force };
-        // On disk before the request is sent: the call counts, and where its outcome matters it is marked
-        // as unsettled, from the very instant that a record of it would be counted from.
-        let mark = self.save_calls(now, self.source.policy.outcome_matters());
+        let unsettled = self.source.policy.outcome_matters();
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
+        let (store, account) = (self.tools.store.clone(), Arc::clone(&self.account));
         let shared = Arc::clone(&self.tools.shared);
         async move {
-            mark.await;
+            let _turn = shared.turns.acquire().await;
+            // On disk before the request is sent: the call counts, and where its outcome matters it is
+            // marked as unsettled, from the very instant that a record of it would be counted from.
+            let calls = shared.ledger().settle(&account, &source.name, unsettled, now.wall);
+            // Each step is boxed when it comes, so that who waits does not hold room for it.
+            save_calls(store, account, calls).boxed().await;
             let _place = shared.places.acquire().await;
+            let exchange = upstream.fetch(&source, &request).boxed();
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
-            let fetch = tokio::time::timeout(limit, upstream.fetch(&source, &request));
+            let fetch = tokio::time::timeout(limit, exchange);
             Event::Fetched(fetch.await.unwrap_or(Err(FetchError::TimedOut)))
         }
         .boxed()
@@ -291,18 +317,6 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             );
         }
         Ok(())
-    }
-
-    /// Writes the account's page of the ledger. A disk that hangs is waited for as with a token.
-    fn save_calls(&self, now: Now, unsettled: bool) -> impl Future<Output = ()> + Send + use<U, S> {
-        let calls = self.ledger().settle(&self.account, &self.source.name, unsettled, now.wall);
-        let (store, account) = (self.tools.store.clone(), self.account.clone());
-        async move {
-            let written = tokio::time::timeout(STORE_PATIENCE, store.put_calls(&account, calls));
-            if !matches!(written.await, Ok(Ok(()))) {
-                tracing::debug!(account = account.name, "the count of calls is not on disk");
-            }
-        }
     }
 
     fn store(&self, published: Arc<Published>) -> BoxFuture<'static, Event> {
@@ -328,6 +342,14 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             Event::Healed(Ok(()))
         }
         .boxed()
+    }
+}
+
+/// Writes an account's page of the ledger. A disk that hangs is waited for as with a token.
+async fn save_calls(store: impl RecordStore, account: Arc<Account>, calls: Calls) {
+    let written = tokio::time::timeout(STORE_PATIENCE, store.put_calls(&account, calls));
+    if !matches!(written.await, Ok(Ok(()))) {
+        tracing::debug!(account = account.name, "the count of calls is not on disk");
     }
 }
 
