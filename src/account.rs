@@ -22,15 +22,10 @@ pub struct Calls {
     pub forced_new: u32,
     /// When the last of those was, in Unix seconds.
     pub last_forced_new: u64,
-    /// When a request was sent that may replace the token, and whose outcome is not known yet, in
-    /// Unix milliseconds; 0 where there is none. It survives a crash, so that the next process knows
-    /// that the kept token may be dead.
-    pub unsettled_since: u64,
-    /// When the last such request was sent, in Unix milliseconds.
-    pub last_sent: u64,
 }
 
-/// Requests whose outcome is not known.
+/// Requests of a source whose outcome is not known: they may have ended the value that is served, or
+/// begun the life of the next one. Kept on disk, so that a crash leaves no false promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsettled {
     /// When the first of them was sent.

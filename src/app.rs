@@ -119,7 +119,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
     let secret = request_secret(config.request_secret.clone(), dir.clone()).await?;
 
     let drain = Drain::new();
-    let shared = Shared::new(restored.calls);
+    let shared = Shared::new(restored.calls, restored.marks);
     let upstream = HttpUpstream::new(outbound, Arc::clone(&clock));
     let mut running =
         Running::new(upstream, token_store, shared, Arc::clone(&clock), drain.clone());

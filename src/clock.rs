@@ -42,7 +42,7 @@ impl Now {
     }
 }
 
-/// A source of [`Now`]. Shared by every room that serves or schedules.
+/// A source of [`Now`] and of seeds. Shared by every room that serves or schedules.
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// Reads both clocks.
     fn now(&self) -> Now;
@@ -50,6 +50,11 @@ pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// Looks whether time has passed that the monotonic clock has not seen. To be called every
     /// [`LOOK_EVERY`].
     fn look(&self) {}
+
+    /// Draws a seed for jitter. A clock that repeats a run repeats the seeds too.
+    fn seed(&self) -> u64 {
+        seed(self.now())
+    }
 }
 
 /// How often somebody has to look for hidden time.
@@ -151,8 +156,8 @@ pub fn random(buffer: &mut [u8]) -> Result<(), std::io::Error> {
     getrandom::fill(buffer).map_err(std::io::Error::other)
 }
 
-/// A seed for jitter. Falls back on the clock: jitter need not be secret.
-pub fn seed(now: Now) -> u64 {
+/// Falls back on the clock: jitter need not be secret.
+fn seed(now: Now) -> u64 {
     let mut bytes = [0; 8];
     match random(&mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),

@@ -8,14 +8,16 @@ mod driver;
 mod handle;
 mod ledger;
 mod life;
+mod line;
 mod machine;
 mod report;
 mod schedule;
 mod switchboard;
 
 pub use driver::{Kept, Refresher, Shared, Tools};
-pub use handle::{RefreshError, RefreshHandle, RefreshRequest, Refused, RequestQueue, Wish, queue};
+pub use handle::{RefreshError, RefreshHandle, RefreshRequest, Refused, Wish, queue};
 pub use ledger::{Admitted, Denied, Ledger, Purpose};
+pub use line::{Line, RequestQueue};
 pub use machine::{Effect, Event, Machine, WaiterId};
 pub use report::Report;
-pub use switchboard::{Line, Switchboard};
+pub use switchboard::Switchboard;

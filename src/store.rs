@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::account::{Account, Calls};
+use crate::account::{Account, Calls, Unsettled};
 use crate::clock::SharedClock;
 use crate::token::{SourceName, TokenRecord};
 
@@ -25,8 +25,9 @@ use directory::{DATABASE, LockError, private_dir};
 
 pub use directory::{Locked, request_secret, secret_path};
 
-/// Memory for sled's pages, in bytes. A record is some 300 bytes; ten thousand fit with room.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Memory for sled's pages, in bytes. What is kept is read at a start only, and a write that has to
+/// read its page first finds it in the system's cache; a page in memory takes several times its bytes.
+const CACHE_BYTES: u64 = 512 * 1024;
 
 /// How many jobs may wait for the disk. Each source has one at most.
 const MAX_QUEUED: usize = 16 * 1024;
@@ -57,6 +58,8 @@ pub struct Restored {
     pub records: Vec<(SourceName, TokenRecord)>,
     /// Every whole count of calls.
     pub calls: Vec<(Account, Calls)>,
+    /// Every whole mark of a source.
+    pub marks: Vec<(SourceName, Unsettled)>,
     /// Why nothing is kept on disk for now; `None` when all is well.
     pub memory_only: Option<StoreError>,
 }
@@ -69,7 +72,8 @@ enum Job {
 
 struct Write {
     key: Vec<u8>,
-    bytes: Vec<u8>,
+    /// `None` removes what is there.
+    bytes: Option<Vec<u8>>,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -143,6 +147,17 @@ pub trait RecordStore: Send + Sync + 'static {
         account: &Account,
         calls: Calls,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Writes the mark of a source over the one before, or removes it. It is durable when this
+    /// returns.
+    ///
+    /// # Errors
+    /// It is not durable.
+    fn put_mark(
+        &self,
+        source: &SourceName,
+        mark: Option<Unsettled>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 impl TokenStore {
@@ -157,16 +172,24 @@ impl TokenStore {
 
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
-        self.write(name.as_str().as_bytes().to_vec(), format::encode(record)).await
+        self.write(name.as_str().as_bytes().to_vec(), Some(format::encode(record))).await
     }
 
     async fn put_calls(&self, account: &Account, calls: Calls) -> Result<(), StoreError> {
-        self.write(calls::key(account), calls::encode(calls)).await
+        self.write(calls::key(account), Some(calls::encode(calls))).await
+    }
+
+    async fn put_mark(
+        &self,
+        source: &SourceName,
+        mark: Option<Unsettled>,
+    ) -> Result<(), StoreError> {
+        self.write(calls::mark_key(source), mark.map(calls::encode_mark)).await
     }
 }
 
 impl TokenStore {
-    async fn write(&self, key: Vec<u8>, bytes: Vec<u8>) -> Result<(), StoreError> {
+    async fn write(&self, key: Vec<u8>, bytes: Option<Vec<u8>>) -> Result<(), StoreError> {
         let (done, outcome) = oneshot::channel();
         let gone = || StoreError("the store has stopped".into());
         self.jobs.send(Job::Write(Write { key, bytes, done })).await.map_err(|_| gone())?;
@@ -283,7 +306,10 @@ impl Disk {
         let database = self.opened()?;
         contained(|| {
             for write in batch {
-                database.tree.insert(&write.key, write.bytes.as_slice())?;
+                match &write.bytes {
+                    Some(bytes) => database.tree.insert(&write.key, bytes.as_slice())?,
+                    None => database.tree.remove(&write.key)?,
+                };
             }
             database.tree.flush()?;
             database.file.sync_all()?;
@@ -378,6 +404,8 @@ fn read_all(tree: &sled::Db) -> Result<Restored, StoreError> {
             if let Some(account) = calls::account(&key) {
                 // A count that is lost is begun anew.
                 restored.calls.extend(calls::decode(&value).map(|calls| (account, calls)));
+            } else if let Some(source) = calls::marked(&key) {
+                restored.marks.extend(calls::decode_mark(&value).map(|mark| (source, mark)));
             } else if key != MARKER {
                 restored.records.extend(read_record(&key, &value));
             }

@@ -232,7 +232,7 @@ impl Newcomer {
 /// A refresher that has published what was restored, and does nothing yet.
 pub(super) struct Ready {
     drain: Drain,
-    refresher: Refresher<HttpUpstream, TokenStore>,
+    refresher: Box<Refresher<HttpUpstream, TokenStore>>,
 }
 
 impl Ready {

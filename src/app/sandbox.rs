@@ -34,7 +34,7 @@ pub async fn start(args: SandboxArgs, clock: SharedClock) -> Result<Sandbox, Str
     let listener = tokio::net::TcpListener::bind(upstream_address)
         .await
         .map_err(|error| format!("cannot listen on {upstream_address}: {error}"))?;
-    let model = Model::new(settings.clone(), [Account::default()], clock::seed(clock.now()));
+    let model = Model::new(settings.clone(), [Account::default()], clock.seed());
     let upstream = Upstream::start(listener, model, Arc::clone(&clock))
         .map_err(|error| format!("the stand-in cannot start: {error}"))?;
     args.fault.iter().for_each(|fault| upstream.inject(fault.clone()));

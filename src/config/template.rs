@@ -12,7 +12,7 @@ pub(super) const CAPTURED: &str = "captured";
 /// A text with places for what is known only when a request is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    parts: Vec<Part>,
+    parts: Box<[Part]>,
 }
 
 /// A piece of a [`Template`].
@@ -36,7 +36,7 @@ pub enum Placeholder {
 impl Template {
     /// A text without placeholders.
     pub(super) fn text(text: String) -> Template {
-        Template { parts: vec![Part::Text(Secret::new(text))] }
+        Template { parts: Box::new([Part::Text(Secret::new(text))]) }
     }
 
     /// Reads a text; `expand` is applied to what stands between the placeholders, so that an
@@ -66,7 +66,7 @@ impl Template {
             rest = after;
         }
         push_text(&mut parts, rest);
-        Ok(Template { parts })
+        Ok(Template { parts: parts.into() })
     }
 
     /// The pieces in order.

@@ -10,11 +10,12 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select_all};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::account::{Account, Calls};
-use crate::clock::{Now, SharedClock, seed};
+use crate::account::{Account, Calls, Unsettled};
+use crate::clock::{Now, SharedClock};
 use crate::config::TokenSource;
-use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, RequestQueue, Wish};
-use crate::refresh::ledger::{Denied, Ledger, Purpose};
+use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, Wish};
+use crate::refresh::ledger::{Admitted, Denied, Ledger, Purpose};
+use crate::refresh::line::RequestQueue;
 use crate::refresh::machine::{Effect, Event, Machine, WaiterId};
 use crate::refresh::report;
 use crate::shutdown::Drain;
@@ -33,26 +34,41 @@ const MARK_PATIENCE: Duration = Duration::from_millis(500);
 /// together must not open ten thousand connections.
 const MAX_FETCHES: usize = 64;
 
+/// How many requests may be prepared at once, over all sources: as many as share a flush of the disk
+/// that marks them. The others wait, and hold next to nothing while they do.
+const MAX_PREPARED: usize = 1_024;
+
 /// How long beyond its timeout a fetch is left to end by itself, which tells more than cutting it.
 const FETCH_MARGIN: Duration = Duration::from_secs(1);
 
 /// The wait before a refresher that panicked is started again, and the longest one.
 const RESTART_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// What all refreshers share: the count of calls, and the places for requests under way.
+/// What all refreshers share: the count of calls, and the places for requests that are prepared and
+/// under way.
 #[derive(Debug)]
 pub struct Shared {
     ledger: Mutex<Ledger>,
+    turns: Semaphore,
     places: Semaphore,
 }
 
 impl Shared {
-    /// Begins with the counts that were kept.
-    pub fn new(kept: impl IntoIterator<Item = (Account, Calls)>) -> Arc<Shared> {
+    /// Begins with the counts and marks that were kept.
+    pub fn new(
+        calls: impl IntoIterator<Item = (Account, Calls)>,
+        marks: impl IntoIterator<Item = (SourceName, Unsettled)>,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
-            ledger: Mutex::new(Ledger::restore(kept)),
+            ledger: Mutex::new(Ledger::restore(calls, marks)),
+            turns: Semaphore::new(MAX_PREPARED),
             places: Semaphore::new(MAX_FETCHES),
         })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Its pages are whole after each call, whoever panicked in between.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -101,7 +117,7 @@ pub enum Kept {
 /// One source's refresher.
 pub struct Refresher<U, S> {
     source: Arc<TokenSource>,
-    account: Account,
+    account: Arc<Account>,
     publisher: Publisher,
     queue: RequestQueue,
     tools: Tools<U, S>,
@@ -119,13 +135,15 @@ pub struct Refresher<U, S> {
 
 impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     /// A refresher of `source`, with what is kept of it. A live record is published at once.
+    ///
+    /// Boxed, since it is large and moves: a task that it moved into would have room for it twice.
     pub fn new(
         source: impl Into<Arc<TokenSource>>,
         kept: Option<Kept>,
         publisher: Publisher,
         queue: RequestQueue,
         tools: Tools<U, S>,
-    ) -> Refresher<U, S> {
+    ) -> Box<Refresher<U, S>> {
         let source: Arc<TokenSource> = source.into();
         let changes =
             source.dependencies.iter().filter_map(|name| tools.reader.changes(name.as_str()));
@@ -133,9 +151,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let machine = new_machine(&source, &tools.clock);
         let account =
             Account { name: source.account.clone(), endpoint: source.url.path().to_owned() };
-        let mut refresher = Refresher {
+        let mut refresher = Box::new(Refresher {
             source,
-            account,
+            account: Arc::new(account),
             publisher,
             queue,
             tools,
@@ -146,14 +164,14 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             changes,
             entered: false,
             used: Vec::new(),
-        };
+        });
         refresher.restore(kept);
         refresher
     }
 
     fn restore(&mut self, kept: Option<Kept>) {
         let now = self.tools.clock.now();
-        let unsettled = self.ledger().unsettled(&self.account);
+        let unsettled = self.ledger().unsettled(&self.source.name);
         let effects = match kept {
             None => self.machine.restore(now, None, unsettled),
             Some(Kept::OnDisk(record)) => self.machine.restore(now, Some(record), unsettled),
@@ -161,19 +179,18 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         };
         if !self.machine.is_unsettled() {
             // The record is the outcome: the next request counts from its own time.
-            self.ledger().settle(&self.account, false, now.wall);
+            self.ledger().settle(&self.source.name);
         }
         self.carry_out(now, effects);
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // Its pages are whole after each call, whoever panicked in between.
-        self.tools.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tools.shared.ledger()
     }
 
     /// Keeps the token fresh until the drain. A panic is logged and the work goes on from what is
     /// published; the other sources notice nothing.
-    pub async fn run(mut self) {
+    pub async fn run(mut self: Box<Self>) {
         let mut panics = 0_u32;
         loop {
             let begun = self.tools.clock.now();
@@ -189,10 +206,11 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             self.waiters.clear();
             self.machine = new_machine(&self.source, &self.tools.clock);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = self.tools.drain.begun() => return,
+                () = tokio::time::sleep(wait) => {}
             }
-            let unsettled = self.ledger().unsettled(&self.account);
+            let unsettled = self.ledger().unsettled(&self.source.name);
             let now = self.tools.clock.now();
             self.machine.resume(now, self.publisher.current(), unsettled);
         }
@@ -211,7 +229,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             let effects = self.machine.on(now, event);
             self.carry_out(now, effects);
             if std::mem::take(&mut settled) && !self.machine.is_unsettled() {
-                self.tools.drain.spawn(self.save_calls(now, false));
+                self.unmark();
             }
             if self.machine.is_finished() {
                 return;
@@ -219,7 +237,10 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             let now = self.tools.clock.now();
             // From the absolute instant, each time: a stream of requests does not move it.
             let wake = self.machine.wake_at(now).saturating_sub(now.mono);
+            // In this order: no stream of requests keeps the rest waiting, and a run can be repeated.
             event = tokio::select! {
+                biased;
+                () = drain.begun(), if !self.machine.is_draining() => Event::Drain,
                 event = next(&mut self.work) => {
                     self.work = None;
                     if self.entered && matches!(&event, Event::Fetched(Err(error)) if !error.was_sent()) {
@@ -228,10 +249,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                     settled = self.source.policy.outcome_matters() && matches!(event, Event::Fetched(Err(_)));
                     event
                 }
-                Some(request) = self.queue.recv() => asked(*request, &mut self.waiters, &mut self.next_waiter),
                 () = tokio::time::sleep(wake) => Event::Woken,
                 () = any_change(&mut self.changes) => Event::DependencyChanged,
-                () = drain.begun(), if !self.machine.is_draining() => Event::Drain,
+                request = self.queue.next() => asked(request, &mut self.waiters, &mut self.next_waiter),
             };
         }
     }
@@ -241,9 +261,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             match effect {
                 Effect::Fetch(purpose) => self.work = Some(self.fetch(now, purpose)),
                 Effect::Store(published) => {
-                    if self.source.policy.outcome_matters() {
-                        self.ledger().settle(&self.account, false, now.wall);
-                    }
+                    // On disk the record itself says as much.
+                    self.ledger().settle(&self.source.name);
                     self.work = Some(self.store(published));
                 }
                 Effect::HealDependencies => self.work = Some(self.heal()),
@@ -270,36 +289,55 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             self.used.push((name.clone(), token.record().generation));
             dependencies.insert(name.clone(), token.record().value.clone());
         }
-        if let Err(denied) = self.enter(now, purpose) {
-            return failed(match denied {
-                Denied::Spent(wait) => FetchError::BudgetSpent { wait },
-                Denied::Reserved(wait) | Denied::ForcedNew(wait) => {
-                    FetchError::BudgetReserved { wait }
-                }
-            });
-        }
+        let admitted = match self.enter(now, purpose) {
+            Ok(admitted) => admitted,
+            Err(Denied::Spent(wait)) => return failed(FetchError::BudgetSpent { wait }),
+            Err(Denied::Reserved(wait) | Denied::ForcedNew(wait)) => {
+                return failed(FetchError::BudgetReserved { wait });
+            }
+        };
         self.entered = true;
         let force = purpose == Purpose::ForcedNew;
         let captured = self.machine.captured();
         let request = FetchRequest { dependencies, captured, force };
-        // On disk before the request is sent: the call counts, and where its outcome matters it is marked
-        // as unsettled, from the very instant that a record of it would be counted from.
-        let mark = self.save_calls(now, self.source.policy.outcome_matters());
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
+        let (store, account) = (self.tools.store.clone(), Arc::clone(&self.account));
         let shared = Arc::clone(&self.tools.shared);
+        let calls = admitted.calls;
         async move {
-            mark.await;
+            let _turn = shared.turns.acquire().await;
+            // On disk before the request is sent: the call counts, and where its outcome matters it is
+            // marked, from the very instant that a record of it would be counted from.
+            let mark = source
+                .policy
+                .outcome_matters()
+                .then(|| shared.ledger().mark(&source.name, now.wall));
+            // Each step is boxed when it comes, so that who waits does not hold room for it.
+            save(store, account, calls, source.name.clone(), mark).boxed().await;
             let _place = shared.places.acquire().await;
+            let exchange = upstream.fetch(&source, &request).boxed();
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
-            let fetch = tokio::time::timeout(limit, upstream.fetch(&source, &request));
+            let fetch = tokio::time::timeout(limit, exchange);
             Event::Fetched(fetch.await.unwrap_or(Err(FetchError::TimedOut)))
         }
         .boxed()
     }
 
+    /// Takes the mark away, here and on disk: every outcome is known.
+    fn unmark(&self) {
+        if self.ledger().settle(&self.source.name) {
+            let (store, source) = (self.tools.store.clone(), self.source.name.clone());
+            self.tools.drain.spawn(async move {
+                if let Err(error) = store.put_mark(&source, None).await {
+                    tracing::debug!(%source, %error, "a mark is still on disk");
+                }
+            });
+        }
+    }
+
     /// Enters a call into the ledger.
-    fn enter(&self, now: Now, purpose: Purpose) -> Result<(), Denied> {
+    fn enter(&self, now: Now, purpose: Purpose) -> Result<Admitted, Denied> {
         let limit = self.source.policy.daily_limit;
         let admitted = self.ledger().enter(&self.account, limit, purpose, now.wall)?;
         if let Some(percent) = admitted.warn_at {
@@ -309,19 +347,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 "a good part of the account's calls of this day is used up"
             );
         }
-        Ok(())
-    }
-
-    /// Writes the account's page of the ledger. A disk that hangs is not waited for for long.
-    fn save_calls(&self, now: Now, unsettled: bool) -> impl Future<Output = ()> + Send + use<U, S> {
-        let calls = self.ledger().settle(&self.account, unsettled, now.wall);
-        let (store, account) = (self.tools.store.clone(), self.account.clone());
-        async move {
-            let written = tokio::time::timeout(MARK_PATIENCE, store.put_calls(&account, calls));
-            if !matches!(written.await, Ok(Ok(()))) {
-                tracing::debug!(account = account.name, "the count of calls is not on disk");
-            }
-        }
+        Ok(admitted)
     }
 
     fn store(&self, published: Arc<Published>) -> BoxFuture<'static, Event> {
@@ -350,8 +376,30 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     }
 }
 
+/// Writes an account's page of the ledger and a source's mark. A disk that hangs is not waited for for
+/// long.
+async fn save(
+    store: impl RecordStore,
+    account: Arc<Account>,
+    calls: Calls,
+    source: SourceName,
+    mark: Option<Unsettled>,
+) {
+    let marked = async {
+        match mark {
+            Some(mark) => store.put_mark(&source, Some(mark)).await,
+            None => Ok(()),
+        }
+    };
+    // Both at once: one flush serves them.
+    let written = futures_util::future::try_join(marked, store.put_calls(&account, calls));
+    if !matches!(tokio::time::timeout(MARK_PATIENCE, written).await, Ok(Ok(_))) {
+        tracing::debug!(account = account.name, "a request is not marked on disk");
+    }
+}
+
 fn new_machine(source: &TokenSource, clock: &SharedClock) -> Machine {
-    Machine::new(source.policy.clone(), source.identity, source.follow, seed(clock.now()))
+    Machine::new(source.policy.clone(), source.identity, source.follow, clock.seed())
 }
 
 fn asked(

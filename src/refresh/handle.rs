@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::refresh::switchboard::{Line, Lines, Switchboard};
+use crate::refresh::line::{Line, RequestQueue, SendError};
+use crate::refresh::switchboard::{Lines, Switchboard};
 use crate::snapshot::Published;
 use crate::token::{Generation, Secret, SourceName};
-
-/// How many wishes may be on their way to one source's refresher, which takes them in at once.
-pub(super) const MAX_QUEUED: usize = 1_024;
 
 /// How long anybody waits for an answer. An attempt is bounded by its timeout, the disk's patience
 /// and the same again for a refused dependency; this is beyond all of them.
@@ -160,11 +158,6 @@ pub struct RefreshRequest {
     pub reply: oneshot::Sender<Result<Arc<Published>, RefreshError>>,
 }
 
-/// The receiving end of one source's wishes; its refresher holds it.
-///
-/// Boxed, since a channel keeps room for a block of them, for each of ten thousand sources.
-pub type RequestQueue = mpsc::Receiver<Box<RefreshRequest>>;
-
 /// Makes the handle for a set of sources that never changes, and each one's [`RequestQueue`], in the
 /// same order.
 pub fn queue(names: impl IntoIterator<Item = SourceName>) -> (Vec<RequestQueue>, RefreshHandle) {
@@ -205,10 +198,10 @@ impl RefreshHandle {
         loop {
             let line = self.lines.load().get(source).cloned().ok_or(RefreshError::UnknownSource)?;
             let (reply, answer) = oneshot::channel();
-            let answer = match line.0.try_send(Box::new(RefreshRequest { wish, reply })) {
+            let answer = match line.send(RefreshRequest { wish, reply }) {
                 Ok(()) => answer.await.unwrap_or(Err(RefreshError::Lost)),
-                Err(mpsc::error::TrySendError::Full(_)) => Err(RefreshError::TooMany),
-                Err(mpsc::error::TrySendError::Closed(_)) => Err(RefreshError::Draining),
+                Err(SendError::Full) => Err(RefreshError::TooMany),
+                Err(SendError::Closed) => Err(RefreshError::Draining),
             };
             if self.leads_through(source, &line) {
                 return answer;
@@ -220,7 +213,7 @@ impl RefreshHandle {
 
     /// Whether a source is still asked through `line`.
     fn leads_through(&self, source: &str, line: &Line) -> bool {
-        self.lines.load().get(source).is_some_and(|current| current.0.same_channel(&line.0))
+        self.lines.load().get(source).is_some_and(|current| current.is(line))
     }
 }
 

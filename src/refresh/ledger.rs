@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::account::{Account, Calls, Unsettled};
+use crate::token::SourceName;
 
 /// Beijing is eight hours ahead of UTC all year.
 const BEIJING: u64 = 8 * 3_600;
@@ -52,16 +53,21 @@ pub struct Admitted {
     pub warn_at: Option<u32>,
 }
 
-/// The calls of every account. One is shared by all refreshers.
+/// The calls of every account, and the requests of every source whose outcome is not known. One is
+/// shared by all refreshers.
 #[derive(Debug, Default)]
 pub struct Ledger {
     calls: HashMap<Account, Calls>,
+    marks: HashMap<SourceName, Unsettled>,
 }
 
 impl Ledger {
     /// Begins with what was kept.
-    pub fn restore(kept: impl IntoIterator<Item = (Account, Calls)>) -> Ledger {
-        Ledger { calls: kept.into_iter().collect() }
+    pub fn restore(
+        calls: impl IntoIterator<Item = (Account, Calls)>,
+        marks: impl IntoIterator<Item = (SourceName, Unsettled)>,
+    ) -> Ledger {
+        Ledger { calls: calls.into_iter().collect(), marks: marks.into_iter().collect() }
     }
 
     /// Enters a call, if `limit` calls a day allow one more for this purpose.
@@ -116,26 +122,23 @@ impl Ledger {
         self.calls.insert(account.clone(), calls);
     }
 
-    /// Notes that a request which may replace the token is about to be sent (an earlier one whose
-    /// outcome is not known counts from its own time), or that there is none any more.
-    pub fn settle(&mut self, account: &Account, unsettled: bool, wall: SystemTime) -> Calls {
-        let mut calls = self.today(account, unix_seconds(wall));
-        let now = wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let now = u64::try_from(now).unwrap_or(u64::MAX);
-        (calls.unsettled_since, calls.last_sent) = match (unsettled, calls.unsettled_since) {
-            (false, _) => (0, 0),
-            (true, 0) => (now, now),
-            (true, earlier) => (earlier, now),
-        };
-        self.calls.insert(account.clone(), calls);
-        calls
+    /// Notes that a request of a source is about to be sent whose outcome matters. An earlier one
+    /// whose outcome is not known counts from its own time.
+    pub fn mark(&mut self, source: &SourceName, wall: SystemTime) -> Unsettled {
+        let first = self.marks.get(source).map_or(wall, |earlier| earlier.first);
+        let mark = Unsettled { first, last: wall };
+        self.marks.insert(source.clone(), mark);
+        mark
     }
 
-    /// The requests of an account whose outcome is not known.
-    pub fn unsettled(&self, account: &Account) -> Option<Unsettled> {
-        let calls = self.calls.get(account).filter(|calls| calls.unsettled_since != 0)?;
-        let at = |milliseconds| UNIX_EPOCH + Duration::from_millis(milliseconds);
-        Some(Unsettled { first: at(calls.unsettled_since), last: at(calls.last_sent) })
+    /// Notes that the outcome of every request of a source is known. Says whether one was not.
+    pub fn settle(&mut self, source: &SourceName) -> bool {
+        self.marks.remove(source).is_some()
+    }
+
+    /// The requests of a source whose outcome is not known.
+    pub fn unsettled(&self, source: &SourceName) -> Option<Unsettled> {
+        self.marks.get(source).copied()
     }
 
     /// The calls of an account today.
@@ -149,7 +152,7 @@ impl Ledger {
         if kept.day == day {
             kept
         } else {
-            // Neither the interval between forced fetches nor a doubt ends with the day.
+            // The interval between forced fetches does not end with the day.
             Calls { day, made: 0, forced_new: 0, ..kept }
         }
     }
@@ -213,14 +216,16 @@ mod tests {
     #[test]
     fn an_unknown_outcome_counts_from_the_first_of_its_requests() {
         let mut ledger = Ledger::default();
-        assert_eq!(ledger.unsettled(&account()), None);
-        ledger.settle(&account(), true, at(10));
-        ledger.settle(&account(), true, at(20));
-        ledger.enter(&account(), None, Purpose::Scheduled, at(DAY + 1)).unwrap();
-        let unsettled = Unsettled { first: at(10), last: at(20) };
-        assert_eq!(ledger.unsettled(&account()), Some(unsettled));
-        assert_eq!(ledger.settle(&account(), false, at(30)).unsettled_since, 0);
-        assert_eq!(ledger.unsettled(&account()), None);
+        let [token, other] = ["a", "b"].map(|name| SourceName::parse(name).unwrap());
+        assert_eq!(ledger.unsettled(&token), None);
+        ledger.mark(&token, at(10));
+        ledger.mark(&other, at(15));
+        let mark = ledger.mark(&token, at(20));
+        assert_eq!(mark, Unsettled { first: at(10), last: at(20) });
+        // What settles one source of an account says nothing of another.
+        assert!(ledger.settle(&other) && !ledger.settle(&other));
+        assert_eq!(ledger.unsettled(&token), Some(mark));
+        assert_eq!(Ledger::restore([], [(token.clone(), mark)]).unsettled(&token), Some(mark));
     }
 
     #[test]
@@ -268,7 +273,7 @@ mod tests {
         enter(DAY).unwrap();
         // Over a restart too.
         let kept = ledger.calls(&account(), at(DAY));
-        let mut ledger = Ledger::restore([(account(), kept)]);
+        let mut ledger = Ledger::restore([(account(), kept)], []);
         let again = ledger.enter(&account(), None, Purpose::ForcedNew, at(DAY + 10));
         assert_eq!(again, Err(Denied::ForcedNew(Duration::from_secs(20))));
     }

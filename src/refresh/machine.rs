@@ -102,7 +102,7 @@ pub struct Machine {
     current: Option<Arc<Published>>,
     /// A kept record of this source that may not be served: where the upstream gives its value once
     /// more, it is known to be an old one.
-    remembered: Option<TokenRecord>,
+    remembered: Option<Box<TokenRecord>>,
     /// The newest generation known, also of a record that is not served any more.
     generation: Option<Generation>,
     /// When the first request since the last success was sent whose outcome is not known (also of
@@ -185,7 +185,7 @@ impl Machine {
             return effects;
         }
         let Some(left) = life::left_of_kept(&record, now) else {
-            self.remembered = Some(record);
+            self.remembered = Some(Box::new(record));
             return effects;
         };
         self.succeeded = Some(now.back_to(record.fetched_at));
@@ -238,7 +238,7 @@ impl Machine {
     /// What the last answer gave to be sent with the next request.
     pub fn captured(&self) -> Option<Secret> {
         let current = self.current.as_ref().map(|current| &current.record);
-        current.or(self.remembered.as_ref())?.captured.clone()
+        current.or(self.remembered.as_deref())?.captured.clone()
     }
 
     /// Takes an event; what is to be done about it, in order.
@@ -405,7 +405,7 @@ impl Machine {
             effects.extend(Report::clock_off(upstream_time, now).map(Effect::Report));
         }
         let before = Before {
-            record: self.current.as_ref().map(|c| &c.record).or(self.remembered.as_ref()),
+            record: self.current.as_ref().map(|c| &c.record).or(self.remembered.as_deref()),
             left: self.current.as_ref().map(|c| c.life_left(sent).unwrap_or(Duration::ZERO)),
             generation: self.generation,
             unsettled: self.unsettled.take(),

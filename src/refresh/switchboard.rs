@@ -5,25 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
 
-use crate::refresh::handle::{MAX_QUEUED, RefreshHandle, RefreshRequest, RequestQueue};
+use crate::refresh::handle::RefreshHandle;
+use crate::refresh::line::Line;
 use crate::token::SourceName;
 
 /// The line of each source.
 pub(super) type Lines = HashMap<SourceName, Line>;
-
-/// The way to one refresher's [`RequestQueue`]. Cheap to clone: each clone leads to the same one.
-#[derive(Debug, Clone)]
-pub struct Line(pub(super) mpsc::Sender<Box<RefreshRequest>>);
-
-impl Line {
-    /// A line and its end. What is asked before a refresher takes the end up waits in it.
-    pub fn new() -> (Line, RequestQueue) {
-        let (sender, queue) = mpsc::channel(MAX_QUEUED);
-        (Line(sender), queue)
-    }
-}
 
 /// The right to say which refreshers are asked. The composition root holds it, and nobody else.
 #[derive(Debug, Default)]

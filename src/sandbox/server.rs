@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -69,6 +70,8 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     counts: watch::Sender<PerEndpoint<u64>>,
+    under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
     clock: SharedClock,
     address: SocketAddr,
     gone: Drain,
@@ -101,6 +104,8 @@ impl Upstream {
                 random: Rng::with_seed(0),
             }),
             counts: watch::Sender::new(PerEndpoint::default()),
+            under_way: AtomicUsize::new(0),
+            most_under_way: AtomicUsize::new(0),
             clock,
             address: listener.local_addr()?,
             gone: Drain::new(),
@@ -139,6 +144,11 @@ impl Upstream {
         let mut counts = self.shared.counts.subscribe();
         let waited = counts.wait_for(|counts| counts[endpoint] >= calls).await;
         waited.expect("the sender lives as long as `self`");
+    }
+
+    /// How many calls were under way at once, at most: taken, and not answered yet.
+    pub fn most_under_way(&self) -> usize {
+        self.shared.most_under_way.load(Ordering::Relaxed)
     }
 
     /// The last calls, oldest first.
@@ -231,6 +241,24 @@ impl Upstream {
     }
 }
 
+/// Counts a call for as long as it is under way: one whose client hangs up ends by being dropped.
+struct UnderWay<'a>(&'a Shared);
+
+impl UnderWay<'_> {
+    fn begin(shared: &Shared) -> UnderWay<'_> {
+        // The counts order nothing else.
+        let under_way = shared.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.most_under_way.fetch_max(under_way, Ordering::Relaxed);
+        UnderWay(shared)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A request id as WeChat appends it to an errmsg.
 fn rid(random: &mut Rng, now: SystemTime) -> String {
     let seconds = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -315,6 +343,7 @@ async fn answer(
         return Ok(html(StatusCode::PAYLOAD_TOO_LARGE));
     };
     let endpoint = Endpoint::at(head.uri.path());
+    let _under_way = UnderWay::begin(&upstream.shared);
     let taken = upstream.take(&Request { endpoint, is_post, parameters, body, address });
     tokio::time::sleep(taken.latency).await;
     send(taken).await

@@ -1,12 +1,14 @@
 //! The engine against the sandbox's model of WeChat, in virtual time: months of random faults in
 //! milliseconds, each run repeatable from its seed.
 //!
-//! `SIM_SEEDS`, `SIM_DAYS` and `SIM_FIRST` change how much is run. A failure names the seed:
-//! `SIM_FIRST=<seed> SIM_SEEDS=1` repeats it.
+//! `SIM_SEEDS`, `SIM_DAYS` and `SIM_FIRST` change how much is run, `SIM_DRIVEN` on how many days
+//! with the real tasks. A failure names the seed: `SIM_FIRST=<seed> SIM_SEEDS=1` repeats it (with the
+//! tasks: `SIM_DRIVEN=1`).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "the figures are the point of a long run")]
 #![allow(clippy::disallowed_methods, reason = "reads its settings from the environment")]
 
+mod day;
 mod fault;
 mod figures;
 mod source;
@@ -15,6 +17,7 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use day::Day;
 use figures::Figures;
 use world::{Weather, World};
 
@@ -60,4 +63,21 @@ fn in_good_weather_fourteen_fetches_a_day_are_enough() {
     let a_day = figures.rotating_fetches as f64 / figures.account_days;
     assert!(a_day <= 14.0, "{a_day} fetches of a rotating token a day");
     assert_eq!((figures.gaps, figures.refused_served_foreign), (0, 0));
+}
+
+#[test]
+fn the_tasks_keep_the_promises_too() {
+    let (first, days) = (setting("SIM_FIRST", 1), setting("SIM_DRIVEN", 20));
+    let mut total = Figures::default();
+    for seed in first..first + days {
+        total.add(&Day::run(seed));
+    }
+    println!("the tasks: {days} seeds of a day\n{total}");
+    assert!(total.fetches > 0 && total.restarts > 0 && total.refused_served_foreign > 0);
+}
+
+#[test]
+fn a_day_of_the_tasks_is_repeated_by_its_seed() {
+    let [once, again] = [7, 7].map(|seed| Day::run(seed).to_string());
+    assert_eq!(once, again);
 }

@@ -8,7 +8,7 @@ use wechat_token_server::account::Account;
 use wechat_token_server::config::{RefreshPolicy, Rotation};
 use wechat_token_server::refresh::{Machine, Purpose};
 use wechat_token_server::snapshot::Published;
-use wechat_token_server::token::{Generation, SourceIdentity, TokenRecord};
+use wechat_token_server::token::{Generation, SourceIdentity, SourceName, TokenRecord};
 
 /// What a source fetches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,11 @@ impl Kind {
             Kind::Ticket => (Rotation::Nominal, None),
         };
         RefreshPolicy { rotation, daily_limit, ..RefreshPolicy::default() }
+    }
+
+    pub(crate) fn name(self) -> SourceName {
+        let name = if self == Kind::Ticket { "ticket" } else { "access_token" };
+        SourceName::parse(name).unwrap()
     }
 
     pub(crate) fn account(self) -> Account {

@@ -7,7 +7,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use wechat_token_server::account::{Account, Calls};
+use wechat_token_server::account::{Account, Calls, Unsettled};
 use wechat_token_server::clock::{HiddenTime, Now};
 use wechat_token_server::refresh::{
     Denied, Effect, Event, Ledger, Machine, Purpose, RefreshError, Refused, Report, WaiterId, Wish,
@@ -16,6 +16,7 @@ use wechat_token_server::sandbox::{Account as WechatAccount, Caller, Model, Sett
 use wechat_token_server::snapshot::Published;
 use wechat_token_server::source::{FailureClass, FetchError, Fetched};
 use wechat_token_server::store::StoreError;
+use wechat_token_server::token::SourceName;
 
 use crate::fault::{Fault, recovery, refused};
 use crate::figures::Figures;
@@ -92,6 +93,7 @@ pub(crate) struct World {
     model: Model,
     ledger: Ledger,
     kept_calls: HashMap<String, (Account, Calls)>,
+    kept_marks: HashMap<SourceName, Unsettled>,
     sources: Vec<Source>,
     answers: Vec<Option<Result<Fetched, FetchError>>>,
     next_waiter: u64,
@@ -135,6 +137,7 @@ impl World {
             model: Model::new(settings, [WechatAccount::default()], seed),
             ledger: Ledger::default(),
             kept_calls: HashMap::new(),
+            kept_marks: HashMap::new(),
             sources,
             answers: Vec::new(),
             next_waiter: 0,
@@ -308,11 +311,23 @@ impl World {
         LOOKS * 60 * SECOND
     }
 
+    /// Marks a source's request, or takes the mark away: in the ledger, and on the disk if it works.
     fn settle(&mut self, source: usize, unsettled: bool) {
         let kind = self.sources[source].kind;
-        if kind.policy().outcome_matters() {
-            let calls = self.ledger.settle(&kind.account(), unsettled, self.now().wall);
-            self.keep_calls(kind, calls);
+        if !kind.policy().outcome_matters() {
+            return;
+        }
+        let mark = if unsettled {
+            Some(self.ledger.mark(&kind.name(), self.now().wall))
+        } else {
+            self.ledger.settle(&kind.name());
+            None
+        };
+        if self.disk_broken_until <= self.t {
+            match mark {
+                Some(mark) => self.kept_marks.insert(kind.name(), mark),
+                None => self.kept_marks.remove(&kind.name()),
+            };
         }
     }
 
@@ -330,9 +345,7 @@ impl World {
                 Effect::Fetch(purpose) => self.fetch(source, purpose),
                 Effect::Store(published) => {
                     let kind = self.sources[source].kind;
-                    if kind.policy().outcome_matters() {
-                        self.ledger.settle(&kind.account(), false, self.now().wall);
-                    }
+                    self.ledger.settle(&kind.name());
                     let epoch = self.begin(source, Work::Store(published));
                     let after = self.dice.u64(1..20);
                     self.plan(self.t + after, Next::Written { source, epoch });
@@ -783,7 +796,8 @@ impl World {
         self.hidden = HiddenTime::default();
         self.hidden_total = Duration::ZERO;
         self.look();
-        self.ledger = Ledger::restore(self.kept_calls.values().cloned());
+        let marks = self.kept_marks.iter().map(|(name, mark)| (name.clone(), *mark));
+        self.ledger = Ledger::restore(self.kept_calls.values().cloned(), marks);
         let now = self.now();
         for at in 0..self.sources.len() {
             let seed = self.dice.u64(..);
@@ -802,10 +816,11 @@ impl World {
                 // may come in after ours: not our promise.
                 self.sources[at].foreign_at = Some(self.t + 11 * SECOND);
             }
-            let unsettled = self.ledger.unsettled(&self.sources[at].kind.account());
+            let kind = self.sources[at].kind;
+            let unsettled = self.ledger.unsettled(&kind.name());
             let effects = self.sources[at].machine.restore(now, kept, unsettled);
             if !self.sources[at].machine.is_unsettled() {
-                self.ledger.settle(&self.sources[at].kind.account(), false, now.wall);
+                self.ledger.settle(&kind.name());
             }
             for effect in effects {
                 if let Effect::Publish(published) = effect {

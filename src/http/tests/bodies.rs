@@ -17,7 +17,8 @@ async fn server() -> TestServer {
     server.publishers[3].publish(Arc::new(published("X", now, Duration::ZERO, 9)));
     for (name, mut queue) in NAMES.into_iter().zip(std::mem::take(&mut server.queues)) {
         tokio::spawn(async move {
-            while let Some(request) = queue.recv().await {
+            loop {
+                let request = queue.next().await;
                 let failed =
                     RefreshError::Failed { what: "40164: \"1.2.3.4\" 不在".into(), wait: None };
                 let (known, answer) = match name {
@@ -207,7 +208,7 @@ async fn a_client_may_say_what_was_refused_and_force_a_new_one() {
         let target = format!("/wechat/token/forcerefresh?type=access_token&secret=k3y{parameters}");
         let asking = server.get(&target);
         let serving = async {
-            let request = queue.recv().await.unwrap();
+            let request = queue.next().await;
             match (request.wish, wish) {
                 // The digest stands for the value.
                 (Wish::Other { force, .. }, Wish::Other { force: wished, .. }) => {

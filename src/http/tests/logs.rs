@@ -38,7 +38,8 @@ async fn no_line_at_any_level_holds_a_secret_a_token_or_a_query() {
     server.publishers[0].publish(Arc::new(Published { ends_mono: NEVER, ..value.clone() }));
     let mut queue = server.queues.remove(0);
     tokio::spawn(async move {
-        while let Some(request) = queue.recv().await {
+        loop {
+            let request = queue.next().await;
             let _ = request.reply.send(Ok(Arc::new(value.clone())));
         }
     });

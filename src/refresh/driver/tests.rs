@@ -113,6 +113,10 @@ impl RecordStore for MemoryStore {
     }
 
     async fn put_calls(&self, _: &crate::account::Account, _: Calls) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn put_mark(&self, _: &SourceName, _: Option<Unsettled>) -> Result<(), StoreError> {
         if *self.stuck_marks.lock().unwrap() {
             std::future::pending::<()>().await;
         }
@@ -199,7 +203,7 @@ fn restored<const N: usize>(
         clock: stepped,
         drain: Drain::new(),
     };
-    let shared = Shared::new([]);
+    let shared = Shared::new([], []);
     for ((source, publisher), queue) in config.sources.iter().zip(publishers).zip(queues) {
         let tools = Tools {
             upstream: Arc::clone(&world.upstream),
@@ -818,8 +822,6 @@ async fn a_refusal_leaves_the_promise_as_it_was() {
 
 #[tokio::test(start_paused = true)]
 async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
-    let account =
-        crate::account::Account { name: String::new(), endpoint: "/cgi-bin/token".into() };
     for (unsettled_before, promise, fetched_at) in
         [(1_500_u64, 6_600, None), (500, 0, Some(0)), (60, 240, Some(0))]
     {
@@ -828,10 +830,7 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
         let clock = SystemClock::following_tokio(base);
         let now = clock.now();
         let since = base - Duration::from_secs(unsettled_before);
-        let unsettled_since =
-            u64::try_from(since.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis())
-                .unwrap();
-        let calls = Calls { unsettled_since, last_sent: unsettled_since, ..Calls::default() };
+        let mark = Unsettled { first: since, last: since };
         let name = config.sources[0].name.clone();
         let (mut publishers, reader) = snapshot([name.clone()]);
         let (mut queues, refresh) = queue([name]);
@@ -846,7 +845,7 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
             store: MemoryStore::default(),
             reader: reader.clone(),
             refresh,
-            shared: Shared::new([(account.clone(), calls)]),
+            shared: Shared::new([], [(config.sources[0].name.clone(), mark)]),
             clock: Arc::clone(&clock),
             drain: Drain::new(),
         };
@@ -910,7 +909,7 @@ async fn no_promise_is_broken_over_ten_rotations_of_short_tokens() {
         store: MemoryStore::default(),
         reader: reader.clone(),
         refresh,
-        shared: Shared::new([]),
+        shared: Shared::new([], []),
         clock: Arc::clone(&clock),
         drain: Drain::new(),
     };

@@ -360,3 +360,18 @@ async fn no_log_line_holds_a_secret_or_a_clients_text() {
     }
     assert!(!format!("{:?} {upstream:?}", upstream.log()).contains(&token));
 }
+
+#[tokio::test]
+async fn calls_under_way_at_once_are_counted() {
+    let upstream = start().await;
+    get(&upstream, &token_target()).await;
+    assert_eq!(upstream.most_under_way(), 1);
+    upstream.inject(Fault::new(FaultKind::Hang));
+    let mut hanging = Vec::new();
+    for calls in 2..=4 {
+        hanging.push(connect(&upstream, "GET", &token_target()).await);
+        upstream.wait_for_calls(Endpoint::Token, calls).await;
+    }
+    assert_eq!(upstream.most_under_way(), 3);
+    upstream.stop().await;
+}
