@@ -210,9 +210,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 () = self.tools.drain.begun() => return,
                 () = tokio::time::sleep(wait) => {}
             }
-            let unsettled = self.ledger().unsettled(&self.source.name);
-            let now = self.tools.clock.now();
-            self.machine.resume(now, self.publisher.current(), unsettled);
+            self.restore(self.publisher.current().map(Kept::Served));
         }
     }
 

@@ -195,8 +195,9 @@ impl Machine {
         effects
     }
 
-    /// As [`Machine::restore`], from what another refresher of the same process has published: what the
-    /// monotonic clock knows of its end, and its doubt, stay.
+    /// As [`Machine::restore`], from what a refresher before this one has published in the same process
+    /// (it was let go by a reload, or broke down): what the monotonic clock knows of its end, and its
+    /// doubt, stay.
     pub fn inherit(
         &mut self,
         now: Now,
@@ -204,8 +205,6 @@ impl Machine {
         unsettled: Option<Unsettled>,
     ) -> Vec<Effect> {
         let mut effects = self.restore(now, Some(published.record.clone()), unsettled);
-        // Nobody else's request is on its way: the other one has ended.
-        self.hold = Pause::default();
         if let Some(current) = self.current.take() {
             let ends_mono = current.ends_mono.min(published.ends_mono);
             let in_doubt_since = current.in_doubt_since.or(published.in_doubt_since);
@@ -216,18 +215,6 @@ impl Machine {
             self.publish(inherited, &mut effects);
         }
         effects
-    }
-
-    /// Goes on after a breakdown with what was published.
-    pub fn resume(
-        &mut self,
-        now: Now,
-        published: Option<Arc<Published>>,
-        unsettled: Option<Unsettled>,
-    ) {
-        self.generation = published.as_ref().map(|published| published.record.generation);
-        self.unsettled = unsettled.map(|unsettled| now.back_to(unsettled.first));
-        self.current = published;
     }
 
     /// Whether a request was sent whose outcome is not known.
