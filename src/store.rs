@@ -71,11 +71,12 @@ enum Job {
 }
 
 struct Write {
-    key: Vec<u8>,
-    /// `None` removes what is there.
-    bytes: Option<Vec<u8>>,
+    /// Keys and what is to be there; `None` removes what is.
+    changes: Vec<Change>,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
+
+type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// The store. Cheap to clone; the directory is released when the last clone is dropped and
 /// [`Closing::wait`] has returned.
@@ -128,7 +129,8 @@ pub fn open(
 
 /// Keeps records; what the engine needs of a store.
 pub trait RecordStore: Send + Sync + 'static {
-    /// Writes the record of a source over the one before. It is durable when this returns.
+    /// Writes the record of a source over the one before, and removes the source's mark: the record is
+    /// the outcome. It is durable when this returns.
     ///
     /// # Errors
     /// It is not durable; what was there before still is.
@@ -172,11 +174,13 @@ impl TokenStore {
 
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
-        self.write(name.as_str().as_bytes().to_vec(), Some(format::encode(record))).await
+        // In this order: where only the first is durable, a doubt is kept too long, and none is lost.
+        let record = (name.as_str().as_bytes().to_vec(), Some(format::encode(record)));
+        self.write(vec![record, (calls::mark_key(name), None)]).await
     }
 
     async fn put_calls(&self, account: &Account, calls: Calls) -> Result<(), StoreError> {
-        self.write(calls::key(account), Some(calls::encode(calls))).await
+        self.write(vec![(calls::key(account), Some(calls::encode(calls)))]).await
     }
 
     async fn put_mark(
@@ -184,15 +188,15 @@ impl RecordStore for TokenStore {
         source: &SourceName,
         mark: Option<Unsettled>,
     ) -> Result<(), StoreError> {
-        self.write(calls::mark_key(source), mark.map(calls::encode_mark)).await
+        self.write(vec![(calls::mark_key(source), mark.map(calls::encode_mark))]).await
     }
 }
 
 impl TokenStore {
-    async fn write(&self, key: Vec<u8>, bytes: Option<Vec<u8>>) -> Result<(), StoreError> {
+    async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let (done, outcome) = oneshot::channel();
         let gone = || StoreError("the store has stopped".into());
-        self.jobs.send(Job::Write(Write { key, bytes, done })).await.map_err(|_| gone())?;
+        self.jobs.send(Job::Write(Write { changes, done })).await.map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -305,10 +309,10 @@ impl Disk {
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
         let database = self.opened()?;
         contained(|| {
-            for write in batch {
-                match &write.bytes {
-                    Some(bytes) => database.tree.insert(&write.key, bytes.as_slice())?,
-                    None => database.tree.remove(&write.key)?,
+            for (key, bytes) in batch.iter().flat_map(|write| &write.changes) {
+                match bytes {
+                    Some(bytes) => database.tree.insert(key, bytes.as_slice())?,
+                    None => database.tree.remove(key)?,
                 };
             }
             database.tree.flush()?;

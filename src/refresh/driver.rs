@@ -218,7 +218,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let drain = self.tools.drain.clone();
         let mut event = Event::Woken;
         // Whether a request whose outcome matters has failed; where it left no doubt, the disk is told.
-        // (After a success the record says as much.)
+        // (The record of a success removes its mark.)
         let mut settled = false;
         loop {
             // A life must not be counted from before a jump that is noticed only later.
@@ -259,7 +259,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             match effect {
                 Effect::Fetch(purpose) => self.work = Some(self.fetch(now, purpose)),
                 Effect::Store(published) => {
-                    // On disk the record itself says as much.
+                    // On disk the record takes the mark away.
                     self.ledger().settle(&self.source.name);
                     self.work = Some(self.store(published));
                 }

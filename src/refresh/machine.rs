@@ -170,10 +170,6 @@ impl Machine {
         record: Option<TokenRecord>,
         unsettled: Option<Unsettled>,
     ) -> Vec<Effect> {
-        let fetched_at = record.as_ref().map(|record| record.fetched_at);
-        // The outcome that the record is of is known.
-        let unsettled =
-            unsettled.filter(|u| fetched_at.is_none_or(|fetched_at| u.first > fetched_at));
         self.unsettled = unsettled.map(|unsettled| now.back_to(unsettled.first));
         if let Some(Unsettled { last, .. }) = unsettled {
             self.hold = Pause::begin(now.back_to(last), self.policy.timeout + MIN_GAP);

@@ -137,6 +137,21 @@ async fn a_corrupt_database_is_moved_aside() {
 }
 
 #[tokio::test]
+async fn a_record_takes_the_mark_of_its_request_away() {
+    let dir = tempfile::tempdir().unwrap();
+    // Whatever the clock says: this mark is of long before the record.
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    let mark = Unsettled { first: long_ago, last: long_ago };
+    with(dir.path(), async |store| {
+        store.put_mark(&name("a"), Some(mark)).await.unwrap();
+        store.put_mark(&name("b"), Some(mark)).await.unwrap();
+        store.put(&name("a"), &record("v")).await.unwrap();
+    })
+    .await;
+    assert_eq!(contents(dir.path()).await.marks, [(name("b"), mark)]);
+}
+
+#[tokio::test]
 async fn a_broken_record_is_left_out_and_the_others_are_not() {
     let dir = tempfile::tempdir().unwrap();
     with(dir.path(), async |store| store.put(&name("a"), &record("v")).await.unwrap()).await;

@@ -519,6 +519,7 @@ impl World {
             return self.tell(source, Event::Stored(Err(StoreError("scripted".into()))));
         }
         self.sources[source].kept = Some(published.record.clone());
+        self.kept_marks.remove(&self.sources[source].kind.name());
         self.tell(source, Event::Stored(Ok(())));
     }
 

@@ -16,10 +16,9 @@ fn clocks(wall: u64, mono: u64) -> Now {
     }
 }
 
-/// A machine with a two-hour token that was fetched at 0.
-fn machine() -> Machine {
-    let mut machine = Machine::new(RefreshPolicy::default(), IDENTITY, false, 1);
-    let record = TokenRecord {
+/// A two-hour token that was fetched at 0.
+fn record() -> TokenRecord {
+    TokenRecord {
         value: Secret::new("kept"),
         fetched_at: clocks(0, 0).wall,
         expires_at: clocks(7_200_000, 0).wall,
@@ -27,8 +26,13 @@ fn machine() -> Machine {
         first_seen: clocks(0, 0).wall,
         identity: IDENTITY,
         captured: None,
-    };
-    machine.restore(clocks(0, 0), Some(record), None);
+    }
+}
+
+/// A machine that has it.
+fn machine() -> Machine {
+    let mut machine = Machine::new(RefreshPolicy::default(), IDENTITY, false, 1);
+    machine.restore(clocks(0, 0), Some(record()), None);
     machine
 }
 
@@ -72,4 +76,19 @@ fn no_more_than_a_bounded_number_of_clients_wait() {
     // The others are answered all the same.
     let lost = Event::Fetched(Err(FetchError::TimedOut));
     assert_eq!(answers(machine.on(now, lost)).len(), 1_024);
+}
+
+#[test]
+fn a_request_before_a_crash_is_waited_for_also_where_the_clock_was_set_back() {
+    // Sent an hour after the token was fetched, by a clock that had been set back by two.
+    let sent = clocks(0, 0).wall - Duration::from_secs(3_600);
+    let unsettled = Some(Unsettled { first: sent, last: sent });
+    let mut machine = Machine::new(RefreshPolicy::default(), IDENTITY, false, 1);
+    let now = Now { wall: sent + Duration::from_millis(100), mono: Duration::ZERO };
+    // A record from the future is not served, but the request counts all the same.
+    assert_eq!(machine.restore(now, Some(record()), unsettled), []);
+    // It could come in after a new one.
+    assert_eq!(machine.on(now, Event::Woken), []);
+    let settled = now.after(RefreshPolicy::default().timeout + Duration::from_secs(2));
+    assert!(machine.on(settled, Event::Woken).contains(&Effect::Fetch(Purpose::Scheduled)));
 }

@@ -108,7 +108,9 @@ impl Disk {
 
 impl RecordStore for Disk {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
-        self.write().await?.records.insert(name.clone(), record.clone());
+        let mut platter = self.write().await?;
+        platter.records.insert(name.clone(), record.clone());
+        platter.marks.remove(name);
         Ok(())
     }
 
