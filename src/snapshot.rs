@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use tokio::sync::watch;
+use tokio::sync::{Notify, broadcast};
 
 use crate::clock::Now;
 use crate::token::{Generation, SourceName, TokenRecord};
@@ -53,6 +53,29 @@ impl Published {
     }
 }
 
+/// How many pieces of news wait for a listener that is slow; one that is slower is told so, and looks
+/// at everything.
+const NEWS_KEPT: usize = 1_024;
+
+/// What has happened to what is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// A source has published: another token, or more (or less) life of the same one.
+    Published(SourceName),
+    /// A reload has changed which sources there are, or the listener missed something: any source may
+    /// have another token than it had, or none.
+    Everything,
+}
+
+/// Why the last refresh of a source brought no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// When it failed.
+    pub at: SystemTime,
+    /// What went wrong, as a client may know it: no secret, no address.
+    pub what: Arc<str>,
+}
+
 /// One source's place in the snapshot. Cheap to clone: each clone is the same place.
 #[derive(Debug, Clone)]
 pub struct Slot(Arc<Place>);
@@ -61,19 +84,12 @@ pub struct Slot(Arc<Place>);
 struct Place {
     name: SourceName,
     current: ArcSwapOption<Published>,
-    generation: watch::Sender<Option<Generation>>,
+    trouble: ArcSwapOption<Trouble>,
+    changed: Notify,
+    news: broadcast::Sender<News>,
 }
 
 impl Slot {
-    /// An empty place, which no reader sees before [`Roster::serve`] has put it in.
-    pub fn empty(name: SourceName) -> Slot {
-        Slot(Arc::new(Place {
-            name,
-            current: ArcSwapOption::empty(),
-            generation: watch::Sender::new(None),
-        }))
-    }
-
     /// The right to publish here. To be given to one refresher at a time.
     pub fn publisher(&self) -> Publisher {
         Publisher { slot: self.clone() }
@@ -82,6 +98,10 @@ impl Slot {
     /// What it holds, live or not.
     pub fn current(&self) -> Option<Arc<Published>> {
         self.0.current.load_full()
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.0.current.load().as_ref().map(|published| published.record.generation)
     }
 }
 
@@ -94,33 +114,57 @@ struct Slots {
 }
 
 /// The right to say which sources are served. The composition root holds it, and nobody else.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Roster {
     slots: Arc<ArcSwap<Slots>>,
+    news: broadcast::Sender<News>,
+}
+
+impl Default for Roster {
+    fn default() -> Roster {
+        Roster { slots: Arc::default(), news: broadcast::Sender::new(NEWS_KEPT) }
+    }
 }
 
 impl Roster {
+    /// An empty place, which no reader sees before [`Roster::serve`] has put it in.
+    pub fn slot(&self, name: SourceName) -> Slot {
+        Slot(Arc::new(Place {
+            name,
+            current: ArcSwapOption::empty(),
+            trouble: ArcSwapOption::empty(),
+            changed: Notify::new(),
+            news: self.news.clone(),
+        }))
+    }
+
     /// Serves these slots and no others from now on, in this order. A slot that was served before
     /// is carried over with its token and its watchers. One that is left out is gone for readers at
-    /// once; its watchers end when its publisher is dropped too.
+    /// once.
     pub fn serve(&mut self, slots: impl IntoIterator<Item = Slot>) {
         let slots: Vec<Slot> = slots.into_iter().collect();
         let by_name = slots.iter().map(|slot| (slot.0.name.clone(), slot.clone())).collect();
         self.slots.store(Arc::new(Slots { slots, by_name }));
+        tell(&self.news, News::Everything);
     }
 
     /// The right to read what is served.
     pub fn reader(&self) -> Reader {
-        Reader { slots: Arc::clone(&self.slots) }
+        Reader { slots: Arc::clone(&self.slots), news: self.news.clone() }
     }
+}
+
+fn tell(listeners: &broadcast::Sender<News>, news: News) {
+    // An error: nobody listens.
+    let _ = listeners.send(news);
 }
 
 /// Makes the snapshot of these sources, all absent, for a set of sources that never changes: a
 /// [`Publisher`] for each, in the same order, and the [`Reader`] for everybody.
 pub fn snapshot(names: impl IntoIterator<Item = SourceName>) -> (Vec<Publisher>, Reader) {
-    let slots: Vec<Slot> = names.into_iter().map(Slot::empty).collect();
-    let publishers = slots.iter().map(Slot::publisher).collect();
     let mut roster = Roster::default();
+    let slots: Vec<Slot> = names.into_iter().map(|name| roster.slot(name)).collect();
+    let publishers = slots.iter().map(Slot::publisher).collect();
     roster.serve(slots);
     (publishers, roster.reader())
 }
@@ -140,10 +184,15 @@ impl Publisher {
     /// Makes `published` what every reader sees from now on.
     pub fn publish(&self, published: Arc<Published>) {
         let place = &self.slot.0;
-        let generation = Some(published.record.generation);
         place.current.store(Some(published));
         // After the store: who is woken must see the new value.
-        place.generation.send_if_modified(|seen| std::mem::replace(seen, generation) != generation);
+        place.changed.notify_waiters();
+        tell(&place.news, News::Published(place.name.clone()));
+    }
+
+    /// Notes why a refresh failed, for whoever asks; `None` when one has come off.
+    pub fn note(&self, trouble: Option<Trouble>) {
+        self.slot.0.trouble.store(trouble.map(Arc::new));
     }
 
     /// What this slot holds, live or not.
@@ -156,6 +205,7 @@ impl Publisher {
 #[derive(Debug, Clone)]
 pub struct Reader {
     slots: Arc<ArcSwap<Slots>>,
+    news: broadcast::Sender<News>,
 }
 
 impl Reader {
@@ -169,15 +219,65 @@ impl Reader {
         self.slots.load().by_name.get(name).map(|slot| slot.0.name.clone())
     }
 
-    /// Tells each change of a source's value, by its generation; `None` until there is a first one.
-    /// It ends some time after the source is served no more.
-    pub fn changes(&self, name: &str) -> Option<watch::Receiver<Option<Generation>>> {
-        Some(self.slots.load().by_name.get(name)?.0.generation.subscribe())
+    /// Why the last refresh of a source failed; `None` if it did not.
+    pub fn trouble(&self, name: &str) -> Option<Arc<Trouble>> {
+        self.slots.load().by_name.get(name)?.0.trouble.load_full()
+    }
+
+    /// Tells each change of one source's value from now on.
+    pub fn changes(&self, name: &str) -> Option<Changes> {
+        let slot = self.slots.load().by_name.get(name)?.clone();
+        Some(Changes { seen: slot.generation(), slot })
+    }
+
+    /// Tells what happens to any source from now on.
+    pub fn news(&self) -> Listener {
+        Listener(self.news.subscribe())
     }
 
     /// The sources as they are now, to go through them: a reload meanwhile does not change a view.
     pub fn view(&self) -> View {
         View { slots: self.slots.load_full() }
+    }
+}
+
+/// Tells the changes of one source's value. See [`Reader::changes`].
+#[derive(Debug)]
+pub struct Changes {
+    slot: Slot,
+    seen: Option<Generation>,
+}
+
+impl Changes {
+    /// Waits until the value is another than at the last time (several changes may be told as one).
+    /// Never ends for a source that is served no more.
+    pub async fn changed(&mut self) {
+        loop {
+            // Before the look: what is published after it wakes this.
+            let changed = self.slot.0.changed.notified();
+            let generation = self.slot.generation();
+            if generation != self.seen {
+                self.seen = generation;
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Tells what happens. See [`Reader::news`].
+#[derive(Debug)]
+pub struct Listener(broadcast::Receiver<News>);
+
+impl Listener {
+    /// The next piece of news; waits for one. Nothing is lost when the wait is given up.
+    pub async fn next(&mut self) -> News {
+        match self.0.recv().await {
+            Ok(news) => news,
+            Err(broadcast::error::RecvError::Lagged(_)) => News::Everything,
+            // Nobody publishes any more, so nothing will happen.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
     }
 }
 
@@ -227,6 +327,12 @@ impl LiveToken {
         self.promised
     }
 
+    /// What is left of the true life. See [`Published::life_left`].
+    pub fn life_left(&self, now: Now) -> Duration {
+        let published = self.published.as_ref().and_then(|published| published.life_left(now));
+        published.unwrap_or_default()
+    }
+
     /// The wall-clock instant until which a client may rely on the value.
     pub fn promised_end(&self, now: Now) -> SystemTime {
         now.wall + self.promised
@@ -235,6 +341,8 @@ impl LiveToken {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::token::{Secret, SourceIdentity};
 
@@ -310,34 +418,66 @@ mod tests {
         assert!(reader.live("t", stepped_back).is_none());
     }
 
-    #[test]
-    fn readers_are_told_of_new_values_only() {
+    #[tokio::test]
+    async fn readers_are_told_of_new_values_only() {
         let (publishers, reader) = snapshot([SourceName::parse("t").unwrap()]);
         let mut changes = reader.changes("t").unwrap();
         assert!(reader.live("t", at(0)).is_none() && reader.source("t").is_some());
         let first = published(100, 10, None);
         publishers[0].publish(Arc::new(first.clone()));
-        assert!(changes.has_changed().unwrap());
-        assert_eq!(*changes.borrow_and_update(), Some(Generation(7)));
-        publishers[0].publish(Arc::new(Published { in_doubt_since: Some(at(1)), ..first }));
-        assert!(!changes.has_changed().unwrap());
+        assert!(changes.changed().now_or_never().is_some());
+        publishers[0].publish(Arc::new(Published { in_doubt_since: Some(at(1)), ..first.clone() }));
+        assert!(changes.changed().now_or_never().is_none());
         assert!(reader.changes("u").is_none());
+        // Who waits is woken.
+        let waiting = tokio::spawn(async move { changes.changed().await });
+        tokio::task::yield_now().await;
+        let mut second = first;
+        second.record.generation = Generation(8);
+        publishers[0].publish(Arc::new(second));
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn listeners_are_told_of_everything_and_of_what_they_missed() {
+        let name = SourceName::parse("t").unwrap();
+        let (publishers, reader) = snapshot([name.clone()]);
+        let mut news = reader.news();
+        assert!(news.next().now_or_never().is_none());
+        publishers[0].publish(Arc::new(published(100, 10, None)));
+        assert_eq!(news.next().await, News::Published(name.clone()));
+        for _ in 0..=NEWS_KEPT {
+            publishers[0].publish(Arc::new(published(100, 10, None)));
+        }
+        assert_eq!(news.next().await, News::Everything);
+        assert_eq!(news.next().await, News::Published(name));
     }
 
     #[test]
-    fn a_slot_that_is_carried_over_keeps_its_token_and_its_watchers() {
-        let slot = |name| Slot::empty(SourceName::parse(name).unwrap());
-        let (kept, left) = (slot("kept"), slot("left"));
-        let (keeper, leaver) = (kept.publisher(), left.publisher());
+    fn trouble_is_known_until_a_refresh_comes_off() {
+        let (publishers, reader) = snapshot([SourceName::parse("t").unwrap()]);
+        assert_eq!(reader.trouble("t"), None);
+        let trouble = Trouble { at: at(0).wall, what: "no".into() };
+        publishers[0].note(Some(trouble.clone()));
+        assert_eq!(reader.trouble("t").as_deref(), Some(&trouble));
+        publishers[0].note(None);
+        assert_eq!(reader.trouble("t"), None);
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_is_carried_over_keeps_its_token_and_its_watchers() {
         let mut roster = Roster::default();
+        let slot = |roster: &Roster, name| roster.slot(SourceName::parse(name).unwrap());
+        let (kept, left) = (slot(&roster, "kept"), slot(&roster, "left"));
+        let (keeper, leaver) = (kept.publisher(), left.publisher());
         let reader = roster.reader();
         roster.serve([left, kept.clone()]);
         leaver.publish(Arc::new(published(100, 10, None)));
-        let (mut changes, mut last) =
-            (reader.changes("kept").unwrap(), reader.changes("left").unwrap());
-        let before = reader.view();
+        let mut changes = reader.changes("kept").unwrap();
+        let (before, mut news) = (reader.view(), reader.news());
 
-        roster.serve([kept, slot("added")]);
+        let added = slot(&roster, "added");
+        roster.serve([kept, added]);
         assert_eq!(
             reader.view().sources().map(SourceName::as_str).collect::<Vec<_>>(),
             ["kept", "added"]
@@ -345,13 +485,9 @@ mod tests {
         assert!(reader.live("left", at(0)).is_none() && reader.source("left").is_none());
         assert!(reader.changes("left").is_none());
         assert_eq!(before.all_live(at(0)).count(), 1, "a view is of its moment");
+        assert_eq!(news.next().await, News::Everything);
         keeper.publish(Arc::new(published(100, 10, None)));
-        assert!(changes.has_changed().unwrap() && reader.live("kept", at(0)).is_some());
-        changes.mark_unchanged();
-
-        drop((before, leaver));
-        last.mark_unchanged();
-        assert!(last.has_changed().is_err(), "the watchers of a source that is gone end");
-        assert_eq!(changes.has_changed().ok(), Some(false));
+        assert!(changes.changed().now_or_never().is_some());
+        assert!(reader.live("kept", at(0)).is_some());
     }
 }

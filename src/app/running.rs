@@ -163,7 +163,7 @@ impl Running {
         predecessor: Option<Predecessor>,
     ) -> (Member, Newcomer) {
         let source = Arc::new(source);
-        let slot = slot.unwrap_or_else(|| Slot::empty(source.name.clone()));
+        let slot = slot.unwrap_or_else(|| self.roster.slot(source.name.clone()));
         let (line, queue) = Line::new();
         let tools = Tools { drain: self.tools.drain.child(), ..self.tools.clone() };
         let newcomer = Newcomer {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select_all};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::account::{Account, Calls, Unsettled};
 use crate::clock::{Now, SharedClock};
@@ -17,9 +17,9 @@ use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, Wish};
 use crate::refresh::ledger::{Admitted, Denied, Ledger, Purpose};
 use crate::refresh::line::RequestQueue;
 use crate::refresh::machine::{Effect, Event, Machine, WaiterId};
-use crate::refresh::report;
+use crate::refresh::report::{self, Report};
 use crate::shutdown::Drain;
-use crate::snapshot::{Published, Publisher, Reader};
+use crate::snapshot::{Changes, Published, Publisher, Reader, Trouble};
 use crate::source::{Dependencies, FetchError, FetchRequest, Upstream};
 use crate::store::{RecordStore, StoreError};
 use crate::token::{Generation, SourceName, TokenRecord};
@@ -126,7 +126,7 @@ pub struct Refresher<U, S> {
     work: Option<BoxFuture<'static, Event>>,
     waiters: HashMap<u64, oneshot::Sender<Result<Arc<Published>, RefreshError>>>,
     next_waiter: u64,
-    changes: Vec<watch::Receiver<Option<Generation>>>,
+    changes: Vec<Changes>,
     /// Whether the ledger has the request that is under way.
     entered: bool,
     /// The generations of the dependencies that the last request was made with.
@@ -271,8 +271,20 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                         let _ = waiter.send(answer);
                     }
                 }
-                Effect::Report(report) => report::log(&self.source.name, &report),
+                Effect::Report(report) => self.report(now, &report),
             }
+        }
+    }
+
+    /// Tells the operator, and keeps what clients may know of it.
+    fn report(&self, now: Now, report: &Report) {
+        report::log(&self.source.name, report);
+        match report {
+            Report::Failed { error, .. } => {
+                self.publisher.note(Some(Trouble { at: now.wall, what: error.to_string().into() }))
+            }
+            Report::Renewed { .. } => self.publisher.note(None),
+            _ => {}
         }
     }
 
@@ -424,20 +436,11 @@ async fn next(work: &mut Option<BoxFuture<'static, Event>>) -> Event {
 }
 
 /// Ends when any of the dependencies has a new token; never, when there are none.
-async fn any_change(changes: &mut [watch::Receiver<Option<Generation>>]) {
+async fn any_change(changes: &mut [Changes]) {
     if changes.is_empty() {
         std::future::pending::<()>().await;
     }
-    let waits = changes.iter_mut().map(|change| {
-        async {
-            if change.changed().await.is_err() {
-                // A reload has removed the dependency, and is about to end this task too.
-                std::future::pending::<()>().await;
-            }
-        }
-        .boxed()
-    });
-    select_all(waits).await;
+    select_all(changes.iter_mut().map(|change| change.changed().boxed())).await;
 }
 
 #[cfg(test)]

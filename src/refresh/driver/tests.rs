@@ -276,7 +276,7 @@ impl World {
     async fn changed(&self, name: &str) {
         let mut changes = self.reader.changes(name).unwrap();
         let day = Duration::from_secs(24 * HOUR);
-        tokio::time::timeout(day, changes.changed()).await.expect("a new value").unwrap();
+        tokio::time::timeout(day, changes.changed()).await.expect("a new value");
     }
 }
 
@@ -822,9 +822,9 @@ async fn a_refusal_leaves_the_promise_as_it_was() {
 
 #[tokio::test(start_paused = true)]
 async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
-    for (unsettled_before, promise, fetched_at) in
-        [(1_500_u64, 6_600, None), (500, 0, Some(0)), (60, 240, Some(0))]
-    {
+    // A mark from before the record is one by a clock that has been set back: the write of a record
+    // takes away what was there.
+    for (unsettled_before, promise) in [(1_500_u64, 0), (500, 0), (60, 240)] {
         let config = config::parse(ONE, Path::new("c.ron"), &Environment::default()).unwrap();
         let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let clock = SystemClock::following_tokio(base);
@@ -860,11 +860,11 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
             tools.clone(),
         );
         let live = reader.live("access_token", now).unwrap().promised_life().as_secs();
-        assert!(live.abs_diff(promise) <= 700 && (live > 300) == (promise > 300), "{live}");
+        assert_eq!(live, promise, "{unsettled_before}");
         tools.drain.spawn(refresher.run());
         seconds(30).await;
         let calls = upstream.calls.lock().unwrap();
-        assert_eq!(calls.first().map(|call| call.at.as_secs()), fetched_at, "{unsettled_before}");
+        assert_eq!(calls.first().map(|call| call.at.as_secs()), Some(0), "{unsettled_before}");
     }
 }
 
@@ -917,7 +917,7 @@ async fn no_promise_is_broken_over_ten_rotations_of_short_tokens() {
     let refresher =
         Refresher::new(source, None, publishers.remove(0), queues.remove(0), tools.clone());
     tools.drain.spawn(refresher.run());
-    reader.changes("access_token").unwrap().changed().await.unwrap();
+    reader.changes("access_token").unwrap().changed().await;
 
     // Each token with the latest instant until which some answer has promised it.
     let mut promised: HashMap<String, SystemTime> = HashMap::new();
@@ -962,15 +962,4 @@ async fn an_unknown_source_is_refused() {
     let world = world(ONE, []);
     let any = Wish::Any { newer_than: None, force: false };
     assert_eq!(world.ask("nope", any).await, Err(RefreshError::UnknownSource));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dependency_that_is_gone_wakes_nobody() {
-    let (gone, stays) = (watch::Sender::new(None), watch::Sender::new(None));
-    let mut changes = [gone.subscribe(), stays.subscribe()];
-    drop(gone);
-    let hour = Duration::from_secs(HOUR);
-    assert!(tokio::time::timeout(hour, any_change(&mut changes)).await.is_err());
-    stays.send_replace(Some(Generation(1)));
-    assert!(tokio::time::timeout(hour, any_change(&mut changes)).await.is_ok());
 }

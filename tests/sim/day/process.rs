@@ -38,8 +38,8 @@ impl Process {
     ) -> Process {
         let (disk, clock) = (disk.mounted(), truth.clock_of_process(seed));
         let names = || sources.iter().map(|source| source.name.clone());
-        let slots: Vec<Slot> = names().map(Slot::empty).collect();
         let mut roster = Roster::default();
+        let slots: Vec<Slot> = names().map(|name| roster.slot(name)).collect();
         roster.serve(slots.iter().cloned());
         let (queues, refresh) = queue(names());
         let tools = Tools {
