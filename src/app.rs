@@ -142,9 +142,14 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         secret,
     };
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
-    if let (Some((listener, _)), Some(config)) = (resp_listener, resp_config) {
-        let parts = RespParts { reader, clock: Arc::clone(&clock) };
-        drain.spawn(resp::serve(listener, config, parts, drain.clone()));
+    if let (Some((listener, _)), Some(resp_config)) = (resp_listener, resp_config) {
+        let parts = RespParts {
+            reader,
+            refresh: running.handle(),
+            clients: config.clients.clone(),
+            clock: Arc::clone(&clock),
+        };
+        drain.spawn(resp::serve(listener, resp_config, parts, drain.clone()));
     }
     drain.spawn(look_at_the_clocks(clock, drain.clone()));
     let sources = refreshers.len();

@@ -2,6 +2,7 @@
 //! Read with [`load`]; nobody checks a setting a second time. Does no network I/O.
 
 mod answer;
+mod clients;
 mod error;
 mod expand;
 mod identity;
@@ -44,6 +45,9 @@ pub struct Config {
     pub store: StoreConfig,
     /// The key of the client that may do everything; `None`: one is made at the first start.
     pub request_secret: Option<Secret>,
+    /// Who else may use the server. Where there are any, the RESP listener lets nobody in without a
+    /// key.
+    pub clients: Vec<ClientConfig>,
     /// Requests to the upstream.
     pub outbound: OutboundConfig,
     /// Logs.
@@ -80,6 +84,31 @@ pub struct RespConfig {
     pub max_connections: usize,
     /// How long a connection may be idle; zero means for ever, as in Redis.
     pub idle_timeout: Duration,
+    /// What becomes of a write.
+    pub writes: Writes,
+    /// Whether keyspace notifications are sent to those who subscribe to them.
+    pub notify: bool,
+}
+
+/// What becomes of a write to a token over the Redis protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// It is refused, as on a replica.
+    Refuse,
+    /// Deleting a token reports it as refused by the upstream, and setting one is answered OK and
+    /// changes nothing: for SDKs that manage the token in Redis themselves.
+    Report,
+}
+
+/// Somebody who may use the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Its name.
+    pub name: String,
+    /// What it shows; several while one is being replaced.
+    pub keys: Vec<Secret>,
+    /// The sources it may see; `None`: all.
+    pub sources: Option<Vec<SourceName>>,
 }
 
 /// Settings of the store.

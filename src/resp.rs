@@ -1,13 +1,17 @@
 //! The RESP listener: takes connections in, watches over them, lets them go at the drain. What
 //! is said on a connection is in `resp/`; no token is fetched or kept here.
 
+mod audience;
 mod command;
 mod connections;
 mod glob;
+mod herald;
 mod inline;
 mod parse;
 mod reply;
 mod session;
+mod tracking;
+mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,12 +24,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::clock::{Now, SharedClock};
-use crate::config::RespConfig;
+use crate::config::{ClientConfig, RespConfig, Writes};
+use crate::refresh::RefreshHandle;
+use crate::resp::audience::Audience;
 use crate::resp::connections::{Connections, Stop};
 use crate::resp::session::Session;
+use crate::resp::users::Users;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
-use crate::token::Secret;
 
 /// How long a peer may leave its replies unread before it is cut. A minute of a full socket buffer
 /// is a peer that hangs, and what it is owed occupies memory.
@@ -44,11 +50,19 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// where `idle_timeout` is 0.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
+/// How many databases SELECT admits. All of them show the same keys, so that a client configured
+/// for any of Redis' sixteen works unchanged.
+const DATABASES: u8 = 16;
+
 /// What the listener works with.
 #[derive(Debug, Clone)]
 pub struct RespParts {
     /// What is served.
     pub reader: Reader,
+    /// The way to ask for a refresh.
+    pub refresh: RefreshHandle,
+    /// Who may connect, beside those who know the password.
+    pub clients: Vec<ClientConfig>,
     /// The time.
     pub clock: SharedClock,
 }
@@ -57,14 +71,18 @@ pub struct RespParts {
 #[derive(Debug)]
 struct Shared {
     reader: Reader,
+    refresh: RefreshHandle,
     clock: SharedClock,
-    password: Option<Secret>,
+    users: Users,
+    writes: Writes,
+    notify: bool,
     max_connections: usize,
     idle_timeout: Duration,
     /// The port we listen on.
     port: u16,
     started: Now,
     connections: Connections,
+    audience: Audience,
     counters: Counters,
 }
 
@@ -86,14 +104,19 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
         reader: parts.reader,
         started: parts.clock.now(),
         clock: parts.clock,
-        password: config.password,
+        refresh: parts.refresh,
+        users: Users::new(config.password, parts.clients),
+        writes: config.writes,
+        notify: config.notify,
         max_connections: config.max_connections,
         idle_timeout: config.idle_timeout,
         port: listener.local_addr().map_or(config.bind.port(), |address| address.port()),
         connections: Connections::default(),
+        audience: Audience::new(config.notify),
         counters: Counters::default(),
     });
     let sessions = TaskTracker::new();
+    let herald = tokio::spawn(herald::announce(Arc::clone(&shared)));
     tokio::select! {
         () = drain.begun() => {}
         () = accept(&listener, &shared, &sessions) => {}
@@ -108,6 +131,7 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
         () = sessions.wait() => {}
         () = sweep(&shared) => {} // a peer that does not read is cut in the drain as well
     }
+    herald.abort();
 }
 
 /// Takes connections in, for ever.
@@ -145,9 +169,10 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
         debug!(%peer, %error, "keep-alive cannot be set");
     }
     let now = shared.clock.now();
-    match shared.connections.admit(peer, local, now, shared.max_connections) {
+    let user = shared.users.at_connect();
+    match shared.connections.admit(peer, local, user.clone(), now, shared.max_connections) {
         Some(card) => {
-            sessions.spawn(Session::new(stream, Arc::clone(shared), card).run());
+            sessions.spawn(Session::new(stream, Arc::clone(shared), card, user).run());
         }
         None => {
             shared.counters.rejected.fetch_add(1, Ordering::Relaxed);

@@ -219,6 +219,11 @@ impl Reader {
         self.slots.load().by_name.get(name).map(|slot| slot.0.name.clone())
     }
 
+    /// What a source has published last, live or not.
+    pub fn current(&self, name: &str) -> Option<Arc<Published>> {
+        self.slots.load().by_name.get(name)?.current()
+    }
+
     /// Why the last refresh of a source failed; `None` if it did not.
     pub fn trouble(&self, name: &str) -> Option<Arc<Trouble>> {
         self.slots.load().by_name.get(name)?.0.trouble.load_full()
@@ -333,6 +338,14 @@ impl LiveToken {
         published.unwrap_or_default()
     }
 
+    /// Whether every older value of the source has ended by now: whoever saw a value refused that was
+    /// given by us saw this one.
+    pub fn is_older_than_overlap(&self, now: Now) -> bool {
+        let published = self.published.as_ref().expect("`of` makes none from an empty slot");
+        let age = now.since(now.back_to(published.record.fetched_at));
+        age > published.overlap.unwrap_or_default()
+    }
+
     /// The wall-clock instant until which a client may rely on the value.
     pub fn promised_end(&self, now: Now) -> SystemTime {
         now.wall + self.promised
@@ -340,154 +353,4 @@ impl LiveToken {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-    use crate::token::{Secret, SourceIdentity};
-
-    const START: u64 = 1_000_000;
-
-    fn at(seconds: u64) -> Now {
-        Now {
-            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(START + seconds),
-            mono: Duration::from_secs(seconds),
-        }
-    }
-
-    fn published(lifetime: u64, lead: u64, overlap: Option<u64>) -> Published {
-        Published {
-            record: TokenRecord {
-                value: Secret::new("v"),
-                fetched_at: at(0).wall,
-                expires_at: at(lifetime).wall,
-                generation: Generation(7),
-                first_seen: at(0).wall,
-                identity: SourceIdentity([0; 32]),
-                captured: None,
-            },
-            ends_mono: at(lifetime).mono,
-            lead: Duration::from_secs(lead),
-            overlap: overlap.map(Duration::from_secs),
-            in_doubt_since: None,
-        }
-    }
-
-    #[test]
-    fn the_promise_ends_with_the_overlap_after_the_renewal() {
-        let rotating = published(7_200, 600, Some(300));
-        let independent = published(7_200, 600, None);
-        // (now, promised by a rotating source, by an independent one)
-        for (now, rotating_promise, independent_promise) in [
-            (0, Some(6_900), Some(7_200)),
-            (6_000, Some(900), Some(1_200)),
-            (6_600, Some(300), Some(600)), // due
-            (6_800, Some(300), Some(400)), // overdue: any moment now, then `overlap` more
-            (7_000, Some(200), Some(200)), // the true end comes first
-            (7_200, None, None),
-        ] {
-            let seconds = |promise: Option<Duration>| promise.map(|p| p.as_secs());
-            assert_eq!(seconds(rotating.promised_life(at(now))), rotating_promise, "at {now}");
-            assert_eq!(
-                seconds(independent.promised_life(at(now))),
-                independent_promise,
-                "at {now}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_request_whose_answer_is_unknown_starts_the_overlap() {
-        let mut doubtful = published(7_200, 600, Some(300));
-        doubtful.in_doubt_since = Some(at(6_600));
-        for (now, promise) in [(6_600, 300), (6_700, 200), (6_900, 0), (7_100, 0)] {
-            assert_eq!(doubtful.promised_life(at(now)), Some(Duration::from_secs(promise)));
-        }
-    }
-
-    #[test]
-    fn neither_a_suspend_nor_a_clock_step_serves_a_dead_token() {
-        let name = SourceName::parse("t").unwrap();
-        let (publishers, reader) = snapshot([name]);
-        publishers[0].publish(Arc::new(published(100, 10, None)));
-        assert!(reader.live("t", at(99)).is_some());
-        let suspended = Now { wall: at(200).wall, mono: at(50).mono };
-        assert!(reader.live("t", suspended).is_none());
-        let stepped_back =
-            Now { wall: at(0).wall - Duration::from_secs(3_600), mono: at(101).mono };
-        assert!(reader.live("t", stepped_back).is_none());
-    }
-
-    #[tokio::test]
-    async fn readers_are_told_of_new_values_only() {
-        let (publishers, reader) = snapshot([SourceName::parse("t").unwrap()]);
-        let mut changes = reader.changes("t").unwrap();
-        assert!(reader.live("t", at(0)).is_none() && reader.source("t").is_some());
-        let first = published(100, 10, None);
-        publishers[0].publish(Arc::new(first.clone()));
-        assert!(changes.changed().now_or_never().is_some());
-        publishers[0].publish(Arc::new(Published { in_doubt_since: Some(at(1)), ..first.clone() }));
-        assert!(changes.changed().now_or_never().is_none());
-        assert!(reader.changes("u").is_none());
-        // Who waits is woken.
-        let waiting = tokio::spawn(async move { changes.changed().await });
-        tokio::task::yield_now().await;
-        let mut second = first;
-        second.record.generation = Generation(8);
-        publishers[0].publish(Arc::new(second));
-        waiting.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn listeners_are_told_of_everything_and_of_what_they_missed() {
-        let name = SourceName::parse("t").unwrap();
-        let (publishers, reader) = snapshot([name.clone()]);
-        let mut news = reader.news();
-        assert!(news.next().now_or_never().is_none());
-        publishers[0].publish(Arc::new(published(100, 10, None)));
-        assert_eq!(news.next().await, News::Published(name.clone()));
-        for _ in 0..=NEWS_KEPT {
-            publishers[0].publish(Arc::new(published(100, 10, None)));
-        }
-        assert_eq!(news.next().await, News::Everything);
-        assert_eq!(news.next().await, News::Published(name));
-    }
-
-    #[test]
-    fn trouble_is_known_until_a_refresh_comes_off() {
-        let (publishers, reader) = snapshot([SourceName::parse("t").unwrap()]);
-        assert_eq!(reader.trouble("t"), None);
-        let trouble = Trouble { at: at(0).wall, what: "no".into() };
-        publishers[0].note(Some(trouble.clone()));
-        assert_eq!(reader.trouble("t").as_deref(), Some(&trouble));
-        publishers[0].note(None);
-        assert_eq!(reader.trouble("t"), None);
-    }
-
-    #[tokio::test]
-    async fn a_slot_that_is_carried_over_keeps_its_token_and_its_watchers() {
-        let mut roster = Roster::default();
-        let slot = |roster: &Roster, name| roster.slot(SourceName::parse(name).unwrap());
-        let (kept, left) = (slot(&roster, "kept"), slot(&roster, "left"));
-        let (keeper, leaver) = (kept.publisher(), left.publisher());
-        let reader = roster.reader();
-        roster.serve([left, kept.clone()]);
-        leaver.publish(Arc::new(published(100, 10, None)));
-        let mut changes = reader.changes("kept").unwrap();
-        let (before, mut news) = (reader.view(), reader.news());
-
-        let added = slot(&roster, "added");
-        roster.serve([kept, added]);
-        assert_eq!(
-            reader.view().sources().map(SourceName::as_str).collect::<Vec<_>>(),
-            ["kept", "added"]
-        );
-        assert!(reader.live("left", at(0)).is_none() && reader.source("left").is_none());
-        assert!(reader.changes("left").is_none());
-        assert_eq!(before.all_live(at(0)).count(), 1, "a view is of its moment");
-        assert_eq!(news.next().await, News::Everything);
-        keeper.publish(Arc::new(published(100, 10, None)));
-        assert!(changes.changed().now_or_never().is_some());
-        assert!(reader.live("kept", at(0)).is_some());
-    }
-}
+mod tests;

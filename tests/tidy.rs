@@ -78,6 +78,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
     ("resp/command/keys.rs", "answers a client"),
+    ("resp/command/object.rs", "answers a client"),
     ("sandbox/wechat.rs", "answers as WeChat does"),
 ];
 

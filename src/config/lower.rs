@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::clients::lower_clients;
 use super::expand::{Environment, expand};
 use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, nearest};
 use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
 use super::{
     Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy, RespConfig,
-    StoreConfig,
+    StoreConfig, Writes,
 };
 use crate::duration::parse_duration;
 use crate::token::Secret;
@@ -21,6 +22,9 @@ use crate::token::Secret;
 /// The most connections a listener can be told to serve: more descriptors than any kernel grants
 /// by default, so a larger number is a slip.
 const MAX_CONNECTIONS: usize = 1_000_000;
+
+/// What becomes of a write over the Redis protocol.
+const WRITES: &[(&str, Writes)] = &[("Refuse", Writes::Refuse), ("Report", Writes::Report)];
 
 /// Gives `raw` its meaning. `None` only when nothing sensible could stand in for a mistake, all of
 /// which are in `mistakes`.
@@ -33,19 +37,22 @@ pub(super) fn lower(
     let dir = file.parent().unwrap_or(Path::new(""));
     let mut lowering = Lowering { dir, environment, mistakes };
     let http = lowering.http(raw.http);
-    let resp = lowering.resp(raw.resp, &http);
+    let resp = lowering.resp(raw.resp, &http, !raw.clients.0.is_empty());
     let store = lowering.store(raw.store);
     let request_secret = lowering.key("request_secret", raw.request_secret);
     let defaults = lowering.refresh("refresh", raw.refresh, &RefreshPolicy::default());
     let outbound = lowering.outbound(raw.outbound);
     let log = lowering.log(raw.log);
     let grace_period = lowering.duration("grace_period", raw.grace_period, Duration::from_secs(10));
+    let names = raw.token_sources.0.iter().map(|(name, _)| name.clone()).collect();
     let sources = lower_sources(raw.token_sources, &defaults, &mut lowering);
+    let clients = lower_clients(raw.clients, &names, &mut lowering);
     Some(Config {
         http,
         resp,
         store,
         request_secret,
+        clients,
         outbound,
         log,
         grace_period,
@@ -136,6 +143,26 @@ impl Lowering<'_> {
             return default;
         }
         self.read(path, setting, default, parse_duration)
+    }
+
+    /// The items of a list, each with its path; `None` if it is not set (or no list, which is a
+    /// mistake).
+    pub(super) fn list(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+        wanted: &str,
+    ) -> Option<Vec<(String, Setting)>> {
+        match setting? {
+            Setting::List(items) => {
+                let items = items.into_iter().enumerate();
+                Some(items.map(|(at, item)| (format!("{path}.{at}"), item)).collect())
+            }
+            other => {
+                self.wrong_kind(path, &other, wanted);
+                None
+            }
+        }
     }
 
     /// A duration that cannot be zero.
@@ -246,7 +273,7 @@ impl Lowering<'_> {
     }
 
     /// A key that clients show. Never empty: an empty one would let everybody in.
-    fn key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
+    pub(super) fn key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
         let text = self.text(path, setting)?;
         // What is stripped from a parameter on its way in could never match.
         if text.trim() != text || text.is_empty() || text.contains(char::is_control) {
@@ -279,10 +306,10 @@ impl Lowering<'_> {
         }
     }
 
-    fn resp(&mut self, raw: RawResp, http: &HttpConfig) -> Option<RespConfig> {
+    fn resp(&mut self, raw: RawResp, http: &HttpConfig, has_clients: bool) -> Option<RespConfig> {
         let enabled = self.flag("resp.enabled", raw.enabled, true);
         // Whether a password is *meant* to be set: one that could not be read is its own mistake.
-        let has_password = raw.password.is_some();
+        let has_password = raw.password.is_some() || has_clients;
         let config = RespConfig {
             bind: self.address("resp.bind", raw.bind, SocketAddr::from(([127, 0, 0, 1], 6379))),
             password: self.key("resp.password", raw.password),
@@ -293,6 +320,11 @@ impl Lowering<'_> {
                 MAX_CONNECTIONS,
             ),
             idle_timeout: self.duration("resp.idle_timeout", raw.idle_timeout, Duration::ZERO),
+            writes: raw
+                .writes
+                .and_then(|choice| self.choice("resp.writes", &choice, WRITES))
+                .unwrap_or(Writes::Refuse),
+            notify: self.flag("resp.notify", raw.notify, true),
         };
         if !enabled {
             return None;
@@ -300,7 +332,7 @@ impl Lowering<'_> {
         if !config.bind.ip().is_loopback() && !has_password {
             self.mistake(
                 "resp.bind",
-                "is reachable from other machines, so resp.password must be set (or bind to 127.0.0.1)",
+                "is reachable from other machines, so resp.password or clients must be set (or bind to 127.0.0.1)",
             );
         }
         if config.bind == http.bind && config.bind.port() != 0 {

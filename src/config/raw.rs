@@ -30,6 +30,7 @@ group! {
         resp: RawResp,
         store: RawStore,
         request_secret: Option<Setting>,
+        clients: Table<RawClient>,
         refresh: RawRefresh,
         outbound: RawOutbound,
         log: RawLog,
@@ -56,6 +57,16 @@ group! {
         password: Option<Setting>,
         max_connections: Option<Setting>,
         idle_timeout: Option<Setting>,
+        writes: Option<Choice>,
+        notify: Option<Setting>,
+    }
+}
+
+group! {
+    /// One of `clients`.
+    RawClient {
+        keys: Option<Setting>,
+        sources: Option<Setting>,
     }
 }
 
@@ -149,11 +160,12 @@ group! {
 pub(super) const STICKY_NAMES: &[&str] = &["window"];
 
 /// The names of the settings, group by group.
-pub(super) fn groups() -> [&'static [&'static str]; 11] {
+pub(super) fn groups() -> [&'static [&'static str]; 12] {
     [
         RawConfig::NAMES,
         RawHttp::NAMES,
         RawResp::NAMES,
+        RawClient::NAMES,
         RawStore::NAMES,
         RawRefresh::NAMES,
         RawOutbound::NAMES,
@@ -199,6 +211,7 @@ fn unknown(path: &str) -> Mistake {
         "refresh" => RawRefresh::NAMES,
         "outbound" => RawOutbound::NAMES,
         "log" => RawLog::NAMES,
+        _ if group.starts_with("clients.") => RawClient::NAMES,
         // Below a source; its name may hold dots, so only the end of the path tells.
         _ if group.ends_with(".basic") => RawBasic::NAMES,
         _ if group.ends_with(".success") => RawSuccess::NAMES,

@@ -263,17 +263,9 @@ pub(super) fn lower_hosts(
     setting: Option<Setting>,
     lowering: &mut Lowering<'_>,
 ) -> Vec<Host> {
-    let items = match setting {
-        None => return Vec::new(),
-        Some(Setting::List(items)) => items,
-        Some(other) => {
-            lowering.wrong_kind(path, &other, "a list such as [\"api2.weixin.qq.com\"]");
-            return Vec::new();
-        }
-    };
+    let items = lowering.list(path, setting, "a list such as [\"api2.weixin.qq.com\"]");
     let mut hosts = Vec::new();
-    for (at, item) in items.into_iter().enumerate() {
-        let path = format!("{path}.{at}");
+    for (path, item) in items.unwrap_or_default() {
         let Some(text) = lowering.text(&path, Some(item)) else { continue };
         match Host::parse(&text) {
             Some(host) if !hosts.contains(&host) => hosts.push(host),

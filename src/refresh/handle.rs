@@ -31,6 +31,11 @@ impl Refused {
         Refused { of_text: Sha256::digest(text.as_bytes()).into(), given: hex(text) }
     }
 
+    /// This value.
+    pub fn value(value: &Secret) -> Refused {
+        Refused { of_text: value.sha256(), given: None }
+    }
+
     /// Whether this is the refused value.
     pub(super) fn is(&self, value: &Secret) -> bool {
         let digest = value.sha256();
@@ -237,6 +242,7 @@ mod tests {
         ] {
             assert_eq!(Refused::parse(said).is(&value), is_it, "{said}");
         }
+        assert!(Refused::value(&value).is(&value) && !Refused::value(&Secret::new("x")).is(&value));
         // A token that looks like a digest is a token as well.
         assert!(Refused::parse(digest).is(&Secret::new(digest)));
     }

@@ -1,17 +1,26 @@
-//! Who is connected: one card for each connection, for CLIENT LIST, for the idle sweep and for the
-//! drain. Locked when a connection comes, goes, renames itself or is looked at; never by a read.
+//! Who is connected: one card for each connection, for CLIENT LIST, for the idle sweep, for the drain
+//! and for what a client is told without asking. Locked when a connection comes, goes, renames itself,
+//! is looked at or told something; never by a read.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
 
 use crate::clock::Now;
-use crate::resp::reply::Protocol;
+use crate::resp::reply::{Frame, Protocol};
+use crate::resp::tracking::Tracking;
+use crate::resp::users::User;
+use crate::token::SourceName;
+
+/// What may wait for a client that does not take it out, in bytes: thousands of messages. Redis
+/// allows its subscribers more, for larger messages.
+const MOST_MAIL_BYTES: usize = 1024 * 1024;
 
 /// How a session is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +40,30 @@ pub(super) struct Label {
     pub(super) lib_name: String,
     /// CLIENT SETINFO LIB-VER
     pub(super) lib_ver: String,
+    /// CLIENT NO-EVICT
+    pub(super) no_evict: bool,
 }
 
-/// What others may know of a connection.
+/// What a connection is told without asking, and what decides about it.
+#[derive(Debug)]
+pub(super) struct Mail {
+    /// Whole frames in the order in which they came, for the session to send.
+    frames: Vec<u8>,
+    /// Who the client is: of what it may not see it is not told.
+    user: Option<Arc<User>>,
+    /// What it caches; `None`: it does not want to be told.
+    pub(super) tracking: Option<Box<Tracking>>,
+}
+
+/// What others may know of a connection, and how they reach it.
 #[derive(Debug)]
 pub(super) struct Card {
     /// Its number, never used twice while the process lives.
     pub(super) id: u64,
-    peer: SocketAddr,
-    local: SocketAddr,
+    /// The client's address.
+    pub(super) peer: SocketAddr,
+    /// Ours.
+    pub(super) local: SocketAddr,
     since: Now,
     /// Milliseconds of the monotonic clock.
     last_active: AtomicU64,
@@ -47,9 +71,15 @@ pub(super) struct Card {
     owes: AtomicBool,
     protocol: AtomicU8,
     db: AtomicU8,
+    channels: AtomicU32,
+    patterns: AtomicU32,
+    /// How many requests its transaction holds; -1: there is none.
+    queued: AtomicI32,
     label: Mutex<Label>,
+    mail: Mutex<Mail>,
+    has_mail: AtomicBool,
     stop: AtomicU8,
-    bell: Notify,
+    waker: AtomicWaker,
 }
 
 const GO_ON: u8 = 0;
@@ -68,15 +98,103 @@ impl Card {
         self.protocol.store(protocol.number(), Ordering::Relaxed);
     }
 
+    /// Which protocol the peer speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        if self.protocol.load(Ordering::Relaxed) == Protocol::Resp3.number() {
+            Protocol::Resp3
+        } else {
+            Protocol::Resp2
+        }
+    }
+
     /// Notes which database the peer selected.
     pub(super) fn set_db(&self, db: u8) {
         self.db.store(db, Ordering::Relaxed);
     }
 
+    /// Which database the peer selected.
+    pub(super) fn db(&self) -> u8 {
+        self.db.load(Ordering::Relaxed)
+    }
+
+    /// Notes to how many channels and patterns the peer subscribes.
+    pub(super) fn set_subscriptions(&self, channels: usize, patterns: usize) {
+        let short = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        self.channels.store(short(channels), Ordering::Relaxed);
+        self.patterns.store(short(patterns), Ordering::Relaxed);
+    }
+
+    /// Whether the peer subscribes to anything: then it is silent for good reasons.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.channels.load(Ordering::Relaxed) > 0 || self.patterns.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes how many requests a transaction holds; `None`: there is no transaction.
+    pub(super) fn set_queued(&self, queued: Option<usize>) {
+        let queued = queued.map_or(-1, |queued| i32::try_from(queued).unwrap_or(i32::MAX));
+        self.queued.store(queued, Ordering::Relaxed);
+    }
+
     /// What the peer says of itself.
     pub(super) fn label(&self) -> MutexGuard<'_, Label> {
-        // A label is three independent texts: a panic between them leaves no nonsense.
+        // A label is independent fields: a panic between them leaves no nonsense.
         self.label.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the peer is told. Held for moments only: nobody waits for a peer that is slow.
+    pub(super) fn mail(&self) -> MutexGuard<'_, Mail> {
+        // Frames are appended whole.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes who the peer is.
+    pub(super) fn set_user(&self, user: Option<Arc<User>>) {
+        self.mail().user = user;
+    }
+
+    /// The name of who the peer is.
+    pub(super) fn user_name(&self) -> String {
+        self.mail().user.as_ref().map_or("(superuser)", |user| user.name()).to_owned()
+    }
+
+    /// Whether the peer is this user.
+    pub(super) fn is_of(&self, name: &str) -> bool {
+        self.mail().user.as_ref().is_some_and(|user| user.name() == name)
+    }
+
+    /// Leaves a frame for the peer, unless it is about a source that the peer may not see. A peer that
+    /// takes nothing out is cut before it fills the memory.
+    pub(super) fn push(&self, source: Option<&SourceName>, frame: &Frame) {
+        let mut mail = self.mail();
+        let may_see = |source: &SourceName| {
+            mail.user.as_ref().is_some_and(|user| user.may_see(source.as_str().as_bytes()))
+        };
+        if !source.is_none_or(may_see) {
+            return;
+        }
+        mail.frames.extend_from_slice(frame.bytes(self.protocol()));
+        let too_much = mail.frames.len() > MOST_MAIL_BYTES;
+        drop(mail);
+        self.has_mail.store(true, Ordering::Release);
+        if too_much {
+            self.stop(Stop::Cut);
+        } else {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether there are frames to send.
+    pub(super) fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
+    /// Moves the frames that wait to the end of `out`.
+    pub(super) fn collect(&self, out: &mut Vec<u8>) {
+        if self.has_mail.swap(false, Ordering::Acquire) {
+            // Given back, not kept: most connections are told something once in hours.
+            let frames = std::mem::take(&mut self.mail().frames);
+            out.extend_from_slice(&frames);
+        }
     }
 
     /// Asks the session to end.
@@ -85,24 +203,22 @@ impl Card {
             Stop::Drain => DRAIN,
             Stop::Cut => CUT,
         };
-        self.stop.fetch_max(how, Ordering::Relaxed);
+        self.stop.fetch_max(how, Ordering::Release);
         // After the store: who is woken must see it.
-        self.bell.notify_one();
+        self.waker.wake();
     }
 
-    /// Whether the session has been asked to end.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) != GO_ON
+    /// Has the session woken by what concerns it from now on. To be called before it looks.
+    pub(super) fn wake(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 
-    /// Ends when the session is asked to.
-    pub(super) async fn stopped(&self) -> Stop {
-        loop {
-            match self.stop.load(Ordering::Relaxed) {
-                GO_ON => self.bell.notified().await,
-                DRAIN => return Stop::Drain,
-                _ => return Stop::Cut,
-            }
+    /// How the session has been asked to end, if it has.
+    pub(super) fn stopping(&self) -> Option<Stop> {
+        match self.stop.load(Ordering::Acquire) {
+            GO_ON => None,
+            DRAIN => Some(Stop::Drain),
+            _ => Some(Stop::Cut),
         }
     }
 
@@ -111,21 +227,40 @@ impl Card {
         now.mono.saturating_sub(Duration::from_millis(self.last_active.load(Ordering::Relaxed)))
     }
 
-    /// Appends the connection's line of CLIENT LIST. Fields of things we do not have are as they
+    /// Appends the connection's line of CLIENT LIST, with the `command` that it sent last. Fields of things we do not have are as they
     /// are in a Redis that does not use them.
-    pub(super) fn describe(&self, now: Now, text: &mut String) {
+    pub(super) fn describe(&self, now: Now, command: &str, text: &mut String) {
         let Card { id, peer, local, .. } = self;
-        let label = self.label().clone();
-        let Label { name, lib_name, lib_ver } = label;
+        let Label { name, lib_name, lib_ver, no_evict } = self.label().clone();
+        let (user, redirect, tracks) = {
+            let mail = self.mail();
+            let redirect = mail.tracking.as_ref().map_or(-1, |tracking| tracking.redirect());
+            (mail.user.clone(), redirect, mail.tracking.is_some())
+        };
+        let queued = self.queued.load(Ordering::Relaxed);
+        let mut flags = String::new();
+        for (flag, applies) in
+            [('P', self.is_subscribed()), ('x', queued >= 0), ('t', tracks), ('e', no_evict)]
+        {
+            if applies {
+                flags.push(flag);
+            }
+        }
+        if flags.is_empty() {
+            flags.push('N');
+        }
         writeln!(
             text,
-            "id={id} addr={peer} laddr={local} fd=-1 name={name} age={age} idle={idle} flags=N \
-             db={db} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 \
-             rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=NULL user=default redir=-1 \
-             resp={resp} lib-name={lib_name} lib-ver={lib_ver}",
+            "id={id} addr={peer} laddr={local} fd=-1 name={name} age={age} idle={idle} flags={flags} \
+             db={db} sub={sub} psub={psub} ssub=0 multi={queued} qbuf=0 qbuf-free=0 argv-mem=0 \
+             multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} user={user} \
+             redir={redirect} resp={resp} lib-name={lib_name} lib-ver={lib_ver}",
             age = now.since(self.since).as_secs(),
             idle = self.idle(now).as_secs(),
-            db = self.db.load(Ordering::Relaxed),
+            db = self.db(),
+            sub = self.channels.load(Ordering::Relaxed),
+            psub = self.patterns.load(Ordering::Relaxed),
+            user = user.as_ref().map_or("(superuser)", |user| user.name()),
             resp = self.protocol.load(Ordering::Relaxed),
         )
         .expect("a String takes any text");
@@ -159,6 +294,7 @@ impl Connections {
         &self,
         peer: SocketAddr,
         local: SocketAddr,
+        user: Option<Arc<User>>,
         now: Now,
         most: usize,
     ) -> Option<Arc<Card>> {
@@ -177,8 +313,13 @@ impl Connections {
             protocol: AtomicU8::new(Protocol::Resp2.number()),
             db: AtomicU8::new(0),
             label: Mutex::default(),
+            channels: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
+            queued: AtomicI32::new(-1),
+            mail: Mutex::new(Mail { frames: Vec::new(), user, tracking: None }),
+            has_mail: AtomicBool::new(false),
             stop: AtomicU8::new(GO_ON),
-            bell: Notify::new(),
+            waker: AtomicWaker::new(),
         });
         open.cards.insert(card.id, Arc::clone(&card));
         Some(card)
@@ -209,7 +350,7 @@ impl Connections {
     pub(super) fn sweep(&self, now: Now, idle_timeout: Duration, stall_timeout: Duration) {
         for card in self.open().cards.values() {
             let idle = card.idle(now);
-            let silent = !idle_timeout.is_zero() && idle >= idle_timeout;
+            let silent = !idle_timeout.is_zero() && idle >= idle_timeout && !card.is_subscribed();
             let stalled = card.owes.load(Ordering::Relaxed) && idle >= stall_timeout;
             if silent || stalled {
                 card.stop(Stop::Cut);
@@ -235,36 +376,37 @@ mod tests {
     #[test]
     fn only_so_many_are_admitted_and_numbers_are_not_used_twice() {
         let connections = Connections::default();
-        let first = connections.admit(address(1), address(2), at(0), 1).unwrap();
-        assert!(connections.admit(address(1), address(2), at(0), 1).is_none());
+        let first = connections.admit(address(1), address(2), None, at(0), 1).unwrap();
+        assert!(connections.admit(address(1), address(2), None, at(0), 1).is_none());
         connections.forget(first.id);
-        let second = connections.admit(address(1), address(2), at(0), 1).unwrap();
+        let second = connections.admit(address(1), address(2), None, at(0), 1).unwrap();
         assert_eq!((first.id, second.id, connections.len()), (1, 2, 1));
     }
 
-    #[tokio::test]
-    async fn the_sweep_cuts_the_silent_and_the_stalled() {
+    #[test]
+    fn the_sweep_cuts_the_silent_and_the_stalled() {
         let connections = Connections::default();
-        let admit = || connections.admit(address(1), address(2), at(0), 10).unwrap();
-        let (silent, busy, stalled) = (admit(), admit(), admit());
+        let admit = || connections.admit(address(1), address(2), None, at(0), 10).unwrap();
+        let (silent, busy, stalled, listening) = (admit(), admit(), admit(), admit());
+        listening.set_subscriptions(0, 1);
         busy.touch(at(50), false);
         stalled.touch(at(40), true);
         connections.sweep(at(60), Duration::from_secs(60), Duration::from_secs(20));
-        assert_eq!(silent.stopped().await, Stop::Cut);
-        assert_eq!(stalled.stopped().await, Stop::Cut);
-        assert_eq!(busy.stop.load(Ordering::Relaxed), GO_ON);
+        assert_eq!(silent.stopping(), Some(Stop::Cut));
+        assert_eq!(stalled.stopping(), Some(Stop::Cut));
+        assert_eq!((busy.stopping(), listening.stopping()), (None, None));
         // Zero means for ever.
         connections.sweep(at(6_000), Duration::ZERO, Duration::from_secs(20));
-        assert_eq!(busy.stop.load(Ordering::Relaxed), GO_ON);
+        assert_eq!(busy.stopping(), None);
     }
 
     #[test]
     fn a_connection_is_described_as_redis_does() {
-        let card = Connections::default().admit(address(1), address(2), at(0), 1).unwrap();
+        let card = Connections::default().admit(address(1), address(2), None, at(0), 1).unwrap();
         card.label().name = "worker".into();
         card.touch(at(3), false);
         let mut text = String::new();
-        card.describe(at(5), &mut text);
+        card.describe(at(5), "NULL", &mut text);
         assert!(text.starts_with(
             "id=1 addr=127.0.0.1:1 laddr=127.0.0.1:2 fd=-1 name=worker age=5 idle=2 flags=N db=0 "
         ));

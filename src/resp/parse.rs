@@ -62,7 +62,7 @@ pub(super) enum ProtocolError {
 
 impl ProtocolError {
     /// Redis' text, without the `-ERR ` before it; `None` where Redis closes without one.
-    pub(super) fn text(self) -> Option<String> {
+    pub(super) fn text(self) -> Option<Vec<u8>> {
         let what = match self {
             ProtocolError::InlineTooBig => "too big inline request",
             ProtocolError::ArrayHeaderTooBig => "too big mbulk count string",
@@ -70,14 +70,14 @@ impl ProtocolError {
             ProtocolError::ArrayLength => "invalid multibulk length",
             ProtocolError::ArrayLengthBeforeAuth => "unauthenticated multibulk length",
             ProtocolError::NoBulk(got) => {
-                return Some(format!("Protocol error: expected '$', got '{}'", char::from(got)));
+                return Some([&b"Protocol error: expected '$', got '"[..], &[got], b"'"].concat());
             }
             ProtocolError::BulkLength => "invalid bulk length",
             ProtocolError::BulkLengthBeforeAuth => "unauthenticated bulk length",
             ProtocolError::Quotes => "unbalanced quotes in request",
             ProtocolError::RequestTooBig => return None,
         };
-        Some(format!("Protocol error: {what}"))
+        Some(format!("Protocol error: {what}").into_bytes())
     }
 }
 
@@ -98,6 +98,11 @@ pub(super) struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
+    /// The arguments at `spans` of `bytes`; at least one.
+    pub(super) fn new(bytes: &'a [u8], spans: &'a [Span]) -> Args<'a> {
+        Args { bytes, spans }
+    }
+
     /// How many there are, the command's name included.
     pub(super) fn len(self) -> usize {
         self.spans.len()
@@ -112,6 +117,11 @@ impl<'a> Args<'a> {
     /// The argument at `at`, if there is one.
     pub(super) fn get(self, at: usize) -> Option<&'a [u8]> {
         (at < self.len()).then(|| self.at(at))
+    }
+
+    /// The request that is named in this one, from `first` on, where there is one.
+    pub(super) fn after(self, first: usize) -> Args<'a> {
+        Args { spans: &self.spans[first..], ..self }
     }
 
     /// The arguments from `first` on.

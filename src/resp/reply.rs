@@ -23,6 +23,8 @@ impl Protocol {
 #[derive(Debug)]
 pub(super) struct Reply<'a> {
     out: &'a mut Vec<u8>,
+    /// From where on nothing is to be sent.
+    muted_from: Option<usize>,
     /// How the next reply is written.
     pub(super) protocol: Protocol,
 }
@@ -30,7 +32,7 @@ pub(super) struct Reply<'a> {
 impl<'a> Reply<'a> {
     /// Replies are appended to `out`.
     pub(super) fn new(out: &'a mut Vec<u8>, protocol: Protocol) -> Reply<'a> {
-        Reply { out, protocol }
+        Reply { out, muted_from: None, protocol }
     }
 
     /// How many bytes of this batch wait to be sent.
@@ -131,6 +133,42 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Announces `len` elements of what the client did not ask for.
+    pub(super) fn push(&mut self, len: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.header(b'*', len),
+            Protocol::Resp3 => self.header(b'>', len),
+        }
+    }
+
+    /// No list, where a list could be.
+    pub(super) fn nil_array(&mut self) {
+        let nil: &[u8] = match self.protocol {
+            Protocol::Resp2 => b"*-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        };
+        self.out.extend_from_slice(nil);
+    }
+
+    /// Whole frames as they are.
+    pub(super) fn frames(&mut self, take: impl FnOnce(&mut Vec<u8>)) {
+        take(self.out);
+    }
+
+    /// Nothing that is said from here on is sent.
+    pub(super) fn mute(&mut self) {
+        self.muted_from.get_or_insert(self.out.len());
+    }
+
+    /// What is said from here on is sent again. Says whether that is news.
+    pub(super) fn unmute(&mut self) -> bool {
+        let muted_from = self.muted_from.take();
+        if let Some(muted_from) = muted_from {
+            self.out.truncate(muted_from);
+        }
+        muted_from.is_some()
+    }
+
     fn line(&mut self, kind: u8, text: &[u8]) {
         self.out.push(kind);
         self.out.extend_from_slice(text);
@@ -155,6 +193,33 @@ impl<'a> Reply<'a> {
             }
         }
         self.out.extend_from_slice(&digits[at..]);
+    }
+}
+
+/// What many clients are told: written once for those of each protocol.
+#[derive(Debug)]
+pub(super) struct Frame {
+    resp2: Vec<u8>,
+    resp3: Vec<u8>,
+}
+
+impl Frame {
+    /// What `write` writes.
+    pub(super) fn new(write: impl Fn(&mut Reply<'_>)) -> Frame {
+        let [resp2, resp3] = [Protocol::Resp2, Protocol::Resp3].map(|protocol| {
+            let mut out = Vec::new();
+            write(&mut Reply::new(&mut out, protocol));
+            out
+        });
+        Frame { resp2, resp3 }
+    }
+
+    /// As a client of this protocol is told it.
+    pub(super) fn bytes(&self, protocol: Protocol) -> &[u8] {
+        match protocol {
+            Protocol::Resp2 => &self.resp2,
+            Protocol::Resp3 => &self.resp3,
+        }
     }
 }
 
@@ -184,5 +249,7 @@ mod tests {
         check(|r| r.array(2), "*2\r\n", "*2\r\n");
         check(|r| r.set(2), "*2\r\n", "~2\r\n");
         check(|r| r.map(2), "*4\r\n", "%2\r\n");
+        check(|r| r.push(2), "*2\r\n", ">2\r\n");
+        check(|r| r.nil_array(), "*-1\r\n", "_\r\n");
     }
 }

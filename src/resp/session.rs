@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as Wakeup, Poll, ready};
@@ -23,10 +23,11 @@ use tokio::net::TcpStream;
 use tracing::{debug, trace};
 
 use crate::resp::Shared;
-use crate::resp::command::{Client, Context, Outcome, dispatch};
+use crate::resp::command::{self, Answer, Client, Context, Outcome, Wait, dispatch};
 use crate::resp::connections::{Card, Stop};
 use crate::resp::parse::{Parser, ProtocolError};
-use crate::resp::reply::{Protocol, Reply};
+use crate::resp::reply::Reply;
+use crate::resp::users::User;
 
 /// How much one read takes at most, as in Redis: more than any pipeline of a sane client, and little
 /// enough to stay in the processor's cache.
@@ -63,12 +64,27 @@ enum BatchEnd {
     Done,
     /// Not through all: it is time to write, or to let others run.
     Cut,
+    /// To a request whose answer is still to come.
+    Waits,
     /// To the connection's last request.
     Last,
 }
 
+/// Replies that the peer has not taken yet.
+#[derive(Debug, Default)]
+struct Owed {
+    bytes: Vec<u8>,
+    /// How many of them it has taken.
+    sent: usize,
+}
+
+impl Owed {
+    fn is_nothing(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
 /// One connection.
-#[derive(Debug)]
 pub(super) struct Session {
     stream: TcpStream,
     shared: Arc<Shared>,
@@ -78,51 +94,60 @@ pub(super) struct Session {
     carried: Vec<u8>,
     /// Whether `carried` may hold a whole request: it is to be looked at before the next read.
     look_first: bool,
-    /// Replies that the peer has not taken yet, from `sent` on.
-    owed: Vec<u8>,
-    sent: usize,
+    /// What the last request waits for; the requests after it wait with it.
+    waits: Option<Wait>,
+    /// Replies that the peer has not taken yet.
+    owed: Owed,
     /// Whether the connection ends as soon as nothing is owed.
     closing: bool,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.client.leave(&self.shared);
         self.shared.connections.forget(self.client.card.id);
     }
 }
 
 impl Session {
-    /// Takes over a connection.
-    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>, card: Arc<Card>) -> Session {
-        let authenticated = shared.password.is_none();
+    /// Takes over a connection of this user, if it is known who it is.
+    pub(super) fn new(
+        stream: TcpStream,
+        shared: Arc<Shared>,
+        card: Arc<Card>,
+        user: Option<Arc<User>>,
+    ) -> Session {
         Session {
             stream,
             shared,
-            client: Client { card, protocol: Protocol::Resp2, authenticated },
+            client: Client::new(card, user),
             parser: Parser::default(),
             carried: Vec::new(),
             look_first: false,
-            owed: Vec::new(),
-            sent: 0,
+            waits: None,
+            owed: Owed::default(),
             closing: false,
         }
     }
 
     /// Serves it to its end.
-    ///
-    /// Reading, writing and being told things are one select. What is pushed to a client without
-    /// being asked for will be a third reason to wake up here.
     pub(super) async fn run(mut self) {
         let card = Arc::clone(&self.client.card);
-        let stopped = pin!(card.stopped());
-        // Biased: at the drain, what has arrived is answered first.
-        let ended = tokio::select! {
-            biased;
-            ended = poll_fn(|wakeup| self.poll_serve(wakeup)) => ended,
-            stop = stopped => match stop {
-                Stop::Cut => Ok(()),
-                Stop::Drain => self.finish().await,
-            },
+        let ended = poll_fn(|wakeup| {
+            // Before the look: what happens after it wakes this again.
+            card.wake(wakeup.waker());
+            // At the drain, what has arrived is answered first.
+            match self.poll_serve(wakeup) {
+                Poll::Ready(ended) => Poll::Ready(Ok(ended)),
+                Poll::Pending => {
+                    card.stopping().map_or(Poll::Pending, |stop| Poll::Ready(Err(stop)))
+                }
+            }
+        });
+        let ended = match ended.await {
+            Ok(ended) => ended,
+            Err(Stop::Cut) => Ok(()),
+            Err(Stop::Drain) => self.finish().await,
         };
         if let Err(error) = ended {
             debug!(client = card.id, %error, "RESP connection lost");
@@ -133,11 +158,20 @@ impl Session {
     async fn finish(&mut self) -> io::Result<()> {
         // Lets the runtime ask the system what has arrived; until then it does not know.
         tokio::task::yield_now().await;
-        poll_fn(|wakeup| match self.poll_serve(wakeup) {
-            Poll::Pending if self.owed.is_empty() && !self.look_first => Poll::Ready(Ok(())),
-            poll => poll,
+        let card = Arc::clone(&self.client.card);
+        poll_fn(|wakeup| {
+            card.wake(wakeup.waker());
+            match self.poll_serve(wakeup) {
+                _ if card.stopping() == Some(Stop::Cut) => Poll::Ready(Ok(())),
+                Poll::Pending if self.has_nothing_to_say() => Poll::Ready(Ok(())),
+                poll => poll,
+            }
         })
         .await
+    }
+
+    fn has_nothing_to_say(&self) -> bool {
+        self.owed.is_nothing() && !self.look_first && self.waits.is_none()
     }
 
     /// Serves batches until the connection ends.
@@ -147,6 +181,23 @@ impl Session {
             if self.closing {
                 return Poll::Ready(Ok(()));
             }
+            if self.client.card.has_mail() {
+                let card = &self.client.card;
+                SCRATCH.with_borrow_mut(|Scratch { output, .. }| {
+                    card.collect(output);
+                    reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)
+                })?;
+                continue;
+            }
+            if let Some(waits) = &mut self.waits {
+                let answer = ready!(waits.as_mut().poll(wakeup));
+                self.waits = None;
+                // What came after the request that waited.
+                self.look_first = true;
+                SCRATCH
+                    .with_borrow_mut(|scratch| self.answer(wakeup, &mut scratch.output, answer))?;
+                continue;
+            }
             ready!(SCRATCH.with_borrow_mut(|scratch| self.poll_batch(wakeup, scratch)))?;
             if self.look_first {
                 wakeup.waker().wake_by_ref();
@@ -155,19 +206,31 @@ impl Session {
         }
     }
 
+    /// Answers the request that was waited for.
+    fn answer(
+        &mut self,
+        wakeup: &mut Wakeup<'_>,
+        output: &mut Vec<u8>,
+        answer: Answer,
+    ) -> io::Result<()> {
+        command::answer(&mut Reply::new(output, self.client.protocol), answer);
+        let card = &self.client.card;
+        card.touch(self.shared.clock.now(), false);
+        reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)
+    }
+
     /// Sends what is owed.
     fn poll_send(&mut self, wakeup: &mut Wakeup<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.owed.len() {
-            let rest = &self.owed[self.sent..];
-            let sent = ready!(Pin::new(&mut self.stream).poll_write(wakeup, rest))?;
-            self.sent += sent;
-            let owes = self.sent < self.owed.len();
-            self.client.card.touch(self.shared.clock.now(), owes);
+        let owed = &mut self.owed;
+        if owed.is_nothing() {
+            return Poll::Ready(Ok(()));
         }
-        if self.sent > 0 {
-            self.owed = Vec::new();
-            self.sent = 0;
+        while owed.sent < owed.bytes.len() {
+            let rest = &owed.bytes[owed.sent..];
+            owed.sent += ready!(Pin::new(&mut self.stream).poll_write(wakeup, rest))?;
+            self.client.card.touch(self.shared.clock.now(), owed.sent < owed.bytes.len());
         }
+        *owed = Owed::default();
         Poll::Ready(Ok(()))
     }
 
@@ -200,9 +263,10 @@ impl Session {
             parser: &mut self.parser,
             input,
         };
-        let end = batch.run(output);
+        let (end, waits) = batch.run(output);
+        self.waits = waits;
         // A session that never runs dry is told of the drain here; see `run` for the others.
-        let drains = end == BatchEnd::Done && self.client.card.is_stopping();
+        let drains = end == BatchEnd::Done && self.client.card.stopping().is_some();
         self.closing = end == BatchEnd::Last || drains;
         self.look_first = end == BatchEnd::Cut;
 
@@ -217,31 +281,39 @@ impl Session {
             self.carried.drain(..consumed);
         }
         self.parser.shrink();
-        self.reply(wakeup, output)
-    }
-
-    /// Sends the replies of a batch; what the peer does not take at once is owed.
-    fn reply(&mut self, wakeup: &mut Wakeup<'_>, output: &mut Vec<u8>) -> Poll<io::Result<()>> {
-        if !output.is_empty() {
-            let sent = match Pin::new(&mut self.stream).poll_write(wakeup, output) {
-                Poll::Ready(sent) => sent?,
-                Poll::Pending => 0,
-            };
-            if sent < output.len() {
-                self.sent = sent;
-                self.owed = mem::take(output);
-                self.client.card.touch(self.shared.clock.now(), true);
-            }
-            output.clear();
-            output.shrink_to(KEPT_REPLY_BYTES);
-        }
+        let card = &self.client.card;
+        reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)?;
         Poll::Ready(Ok(()))
     }
 }
 
+/// Sends replies; what the peer does not take at once is owed. Nothing is owed before.
+fn reply(
+    stream: &mut TcpStream,
+    shared: &Shared,
+    card: &Card,
+    owed: &mut Owed,
+    wakeup: &mut Wakeup<'_>,
+    output: &mut Vec<u8>,
+) -> io::Result<()> {
+    if !output.is_empty() {
+        let sent = match Pin::new(stream).poll_write(wakeup, output) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => 0,
+        };
+        if sent < output.len() {
+            *owed = Owed { bytes: mem::take(output), sent };
+            card.touch(shared.clock.now(), true);
+        }
+        output.clear();
+        output.shrink_to(KEPT_REPLY_BYTES);
+    }
+    Ok(())
+}
+
 /// The requests of one read, and what they need.
 struct Batch<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     client: &'a mut Client,
     parser: &'a mut Parser,
     input: &'a [u8],
@@ -249,18 +321,28 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     /// Runs every request that has arrived in full, and writes the replies to `output`.
-    fn run(self, output: &mut Vec<u8>) -> BatchEnd {
+    fn run(self, output: &mut Vec<u8>) -> (BatchEnd, Option<Wait>) {
         let Batch { shared, client, parser, input } = self;
         let now = shared.clock.now();
         client.card.touch(now, false);
         let reply = Reply::new(output, client.protocol);
-        let mut ctx = Context { shared, client, reply, now, work: 0, hits: 0, misses: 0 };
+        let mut ctx = Context {
+            shared,
+            client,
+            reply,
+            now,
+            work: 0,
+            hits: 0,
+            misses: 0,
+            waits: None,
+            in_exec: false,
+        };
         let mut commands = 0;
         let end = loop {
             if ctx.reply.len() > MOST_OWED_BYTES || ctx.work > MOST_WORK {
                 break BatchEnd::Cut;
             }
-            match parser.next(input, ctx.client.authenticated) {
+            match parser.next(input, ctx.client.user.is_some()) {
                 Ok(false) => break BatchEnd::Done,
                 Ok(true) => {}
                 Err(error) => {
@@ -271,6 +353,7 @@ impl Batch<'_> {
             commands += 1;
             match dispatch(&mut ctx, parser.args(input)) {
                 Outcome::Replied => {}
+                Outcome::Waits => break BatchEnd::Waits,
                 Outcome::Last => break BatchEnd::Last,
                 Outcome::HangUp => {
                     debug!(client = ctx.client.card.id, "HTTP on the RESP port: connection cut");
@@ -290,7 +373,7 @@ impl Batch<'_> {
                 counter.fetch_add(count, Ordering::Relaxed);
             }
         }
-        end
+        (end, ctx.waits)
     }
 }
 
@@ -298,7 +381,7 @@ impl Batch<'_> {
 fn give_up(ctx: &mut Context<'_>, error: ProtocolError) {
     debug!(client = ctx.client.card.id, ?error, "RESP protocol error: connection closed");
     if let Some(text) = error.text() {
-        ctx.reply.error_quoting(&[b"ERR ", text.as_bytes()].concat());
+        ctx.reply.error_quoting(&[&b"ERR "[..], &text].concat());
     }
 }
 

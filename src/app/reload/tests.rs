@@ -84,6 +84,8 @@ fn what_needs_a_restart_is_named() {
             r#"resp: (bind: "127.0.0.1:1", password: "p", max_connections: 1, idle_timeout: "1s"),"#,
             &["resp.bind", "resp.password", "resp.max_connections", "resp.idle_timeout"],
         ),
+        ("resp: (writes: Report, notify: false),", &["resp.writes", "resp.notify"]),
+        (r#"clients: {"shop": (keys: ["k"])},"#, &["clients"]),
         (r#"store: (path: "elsewhere"),"#, &["store.path"]),
         (r#"request_secret: "0123456789abcdef","#, &["request_secret"]),
         (
@@ -109,11 +111,16 @@ fn every_setting_is_either_applied_or_named() {
         let last = |setting: &str| setting.rsplit('.').next() == Some(name);
         FIXED.iter().any(|(setting, _)| group(setting) || last(setting))
     };
+    // Those of a client are compared as a whole.
+    let of_clients = ["keys", "sources"];
     // Those of a source (and the defaults of all) are compared as a whole.
     let of_sources = config::setting_names().skip_while(|name| *name != "url");
     let of_sources: Vec<&str> = of_sources.collect();
     for name in config::setting_names() {
-        let known = fixed(name) || APPLIED.contains(&name) || of_sources.contains(&name);
+        let known = fixed(name)
+            || APPLIED.contains(&name)
+            || of_sources.contains(&name)
+            || of_clients.contains(&name);
         assert!(known, "{name}: is it applied by a reload, or does it need a restart?");
     }
 }

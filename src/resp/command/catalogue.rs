@@ -2,7 +2,7 @@
 
 use crate::resp::command::spec::{CommandSpec, find};
 use crate::resp::command::table::COMMANDS;
-use crate::resp::command::{Context, Outcome};
+use crate::resp::command::{Context, Outcome, admits, full_name};
 use crate::resp::glob::{Case, matches};
 use crate::resp::parse::Args;
 use crate::resp::reply::Reply;
@@ -55,9 +55,9 @@ pub(super) fn docs(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// `COMMAND LIST [FILTERBY (MODULE name | ACLCAT category | PATTERN pattern)]`
 pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let filter = |spec: &CommandSpec, by: &[u8], wanted: &[u8]| {
+    let filter = |spec: &CommandSpec, name: &str, by: &[u8], wanted: &[u8]| {
         if by.eq_ignore_ascii_case(b"pattern") {
-            Some(matches(wanted, spec.name.as_bytes(), Case::Insensitive))
+            Some(matches(wanted, name.as_bytes(), Case::Insensitive))
         } else if by.eq_ignore_ascii_case(b"aclcat") {
             let wanted = |category: &&str| category.as_bytes()[1..].eq_ignore_ascii_case(wanted);
             Some(spec.categories.iter().any(wanted))
@@ -67,12 +67,17 @@ pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
             None
         }
     };
-    let names: Option<Vec<&str>> = match args.len() {
-        2 => Some(COMMANDS.iter().map(|spec| spec.name).collect()),
-        5 if args.at(2).eq_ignore_ascii_case(b"filterby") => COMMANDS
-            .iter()
-            .filter_map(|spec| match filter(spec, args.at(3), args.at(4)) {
-                Some(true) => Some(Some(spec.name)),
+    let all = || {
+        COMMANDS.iter().flat_map(|spec| {
+            let subs = spec.subcommands.iter().map(move |sub| (sub, full_name(sub, Some(spec))));
+            std::iter::once((spec, spec.name.to_owned())).chain(subs)
+        })
+    };
+    let names: Option<Vec<String>> = match args.len() {
+        2 => Some(all().map(|(_, name)| name).collect()),
+        5 if args.at(2).eq_ignore_ascii_case(b"filterby") => all()
+            .filter_map(|(spec, name)| match filter(spec, &name, args.at(3), args.at(4)) {
+                Some(true) => Some(Some(name)),
                 Some(false) => None,
                 None => Some(None),
             })
@@ -81,8 +86,46 @@ pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     };
     let Some(names) = names else { return ctx.syntax_error() };
     ctx.charge(COMMANDS.len());
-    ctx.reply.set(names.len());
-    names.into_iter().for_each(|name| ctx.reply.bulk(name.as_bytes()));
+    ctx.reply.array(names.len());
+    names.iter().for_each(|name| ctx.reply.bulk(name.as_bytes()));
+    Outcome::Replied
+}
+
+/// `COMMAND GETKEYS command [arg ...]`
+pub(super) fn getkeys(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    list_keys(ctx, args, |reply, key, _| reply.bulk(key))
+}
+
+/// `COMMAND GETKEYSANDFLAGS command [arg ...]`
+pub(super) fn getkeysandflags(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    list_keys(ctx, args, |reply, key, spec| {
+        reply.array(2);
+        reply.bulk(key);
+        statuses(reply, spec.keys.access);
+    })
+}
+
+fn list_keys(
+    ctx: &mut Context<'_>,
+    args: Args<'_>,
+    show: impl Fn(&mut Reply<'_>, &[u8], &CommandSpec),
+) -> Outcome {
+    let asked = args.after(2);
+    let Some(spec) = find(COMMANDS, asked.at(0)) else {
+        return ctx.error("ERR Invalid command specified");
+    };
+    let sub = asked.get(1).and_then(|sub| find(spec.subcommands, sub));
+    let spec = sub.unwrap_or(spec);
+    if spec.keys.first == 0 {
+        return ctx.error("ERR The command has no key arguments");
+    }
+    if !admits(spec.arity, asked.len()) {
+        return ctx.error("ERR Invalid number of arguments specified for command");
+    }
+    ctx.charge(asked.len());
+    let count = spec.keys.of(asked).count();
+    ctx.reply.array(count);
+    spec.keys.of(asked).for_each(|key| show(&mut ctx.reply, key, spec));
     Outcome::Replied
 }
 
@@ -112,13 +155,6 @@ fn named(name: &[u8]) -> Option<(&'static CommandSpec, Option<&'static CommandSp
             let container = find(COMMANDS, &name[..bar])?;
             Some((find(container.subcommands, &name[bar + 1..])?, Some(container)))
         }
-    }
-}
-
-fn full_name(spec: &CommandSpec, container: Option<&CommandSpec>) -> String {
-    match container {
-        None => spec.name.to_owned(),
-        Some(container) => format!("{}|{}", container.name, spec.name),
     }
 }
 

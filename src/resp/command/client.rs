@@ -2,12 +2,43 @@
 
 use std::sync::Arc;
 
-use crate::resp::command::{Context, Outcome, error_about, plain};
-use crate::resp::connections::Card;
+use crate::resp::command::{Context, Outcome, Replies, error_about, plain};
+use crate::resp::connections::{Card, Stop};
 use crate::resp::parse::{Args, integer};
 
-/// The kinds of connections that CLIENT LIST TYPE knows. All of ours are the first.
-const TYPES: [&[u8]; 5] = [b"normal", b"master", b"replica", b"slave", b"pubsub"];
+/// The kinds of connections. None of ours is a replica's or a master's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    PubSub,
+    Other,
+}
+
+impl Kind {
+    fn parse(name: &[u8]) -> Option<Kind> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"normal" => Some(Kind::Normal),
+            b"pubsub" => Some(Kind::PubSub),
+            b"master" | b"replica" | b"slave" => Some(Kind::Other),
+            _ => None,
+        }
+    }
+
+    fn is_of(self, card: &Card) -> bool {
+        match self {
+            Kind::Normal => !card.is_subscribed(),
+            Kind::PubSub => card.is_subscribed(),
+            Kind::Other => false,
+        }
+    }
+}
+
+/// Whether the client may know of a connection: one that does not see every source knows of its own
+/// alone.
+fn may_see_client(ctx: &Context<'_>, card: &Card) -> bool {
+    let user = ctx.client.user.as_ref();
+    user.is_some_and(|user| !user.is_limited() || card.is_of(user.name()))
+}
 
 /// CLIENT ID
 pub(super) fn id(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
@@ -50,7 +81,7 @@ pub(super) fn set_info(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 /// CLIENT INFO
 pub(super) fn info(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
     let mut text = String::new();
-    ctx.client.card.describe(ctx.now, &mut text);
+    ctx.client.card.describe(ctx.now, "client|info", &mut text);
     ctx.reply.text(&text);
     Outcome::Replied
 }
@@ -58,15 +89,15 @@ pub(super) fn info(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
 /// `CLIENT LIST [TYPE type] [ID id ...]`
 pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let connections = &ctx.shared.connections;
-    let cards: Vec<Arc<Card>> = match args.get(2) {
+    let mut cards: Vec<Arc<Card>> = match args.get(2) {
         None => connections.all(),
         Some(option) if option.eq_ignore_ascii_case(b"type") && args.len() == 4 => {
-            let wanted = args.at(3);
-            match TYPES.iter().position(|kind| kind.eq_ignore_ascii_case(wanted)) {
-                None => return error_about(ctx, "ERR Unknown client type '", wanted, "'"),
-                Some(0) => connections.all(),
-                Some(_) => Vec::new(),
-            }
+            let Some(kind) = Kind::parse(args.at(3)) else {
+                return error_about(ctx, "ERR Unknown client type '", args.at(3), "'");
+            };
+            let mut cards = connections.all();
+            cards.retain(|card| kind.is_of(card));
+            cards
         }
         Some(option) if option.eq_ignore_ascii_case(b"id") && args.len() > 3 => {
             let mut cards = Vec::new();
@@ -81,20 +112,152 @@ pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         }
         Some(_) => return ctx.syntax_error(),
     };
+    cards.retain(|card| may_see_client(ctx, card));
     ctx.charge(cards.len());
     let mut text = String::new();
-    cards.iter().for_each(|card| card.describe(ctx.now, &mut text));
+    let me = ctx.client.card.id;
+    for card in &cards {
+        // What others said last is not kept.
+        let command = if card.id == me { "client|list" } else { "NULL" };
+        card.describe(ctx.now, command, &mut text);
+    }
     ctx.reply.text(&text);
     Outcome::Replied
 }
 
-/// CLIENT NO-EVICT (ON|OFF) and CLIENT NO-TOUCH (ON|OFF): nothing is evicted here, so both are
-/// accepted and change nothing.
-pub(super) fn on_or_off(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let switch = args.at(2);
-    if !switch.eq_ignore_ascii_case(b"on") && !switch.eq_ignore_ascii_case(b"off") {
+/// CLIENT NO-EVICT (ON|OFF): no client is evicted here, so it changes nothing but what CLIENT LIST says.
+pub(super) fn no_evict(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    match on_or_off(args.at(2)) {
+        Some(on) => {
+            ctx.client.card.label().no_evict = on;
+            ctx.reply.ok();
+            Outcome::Replied
+        }
+        None => ctx.syntax_error(),
+    }
+}
+
+/// CLIENT NO-TOUCH (ON|OFF): no key is evicted here, so it is accepted and changes nothing.
+pub(super) fn no_touch(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    match on_or_off(args.at(2)) {
+        Some(_) => {
+            ctx.reply.ok();
+            Outcome::Replied
+        }
+        None => ctx.syntax_error(),
+    }
+}
+
+fn on_or_off(word: &[u8]) -> Option<bool> {
+    if word.eq_ignore_ascii_case(b"on") {
+        Some(true)
+    } else {
+        word.eq_ignore_ascii_case(b"off").then_some(false)
+    }
+}
+
+/// `CLIENT REPLY (ON|OFF|SKIP)`: only ON is answered.
+pub(super) fn reply(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let mode = args.at(2);
+    let replies = &mut ctx.client.extra().replies;
+    if mode.eq_ignore_ascii_case(b"on") {
+        *replies = Replies::All;
+        ctx.reply.unmute();
+        ctx.reply.ok();
+    } else if mode.eq_ignore_ascii_case(b"off") {
+        *replies = Replies::None;
+        ctx.reply.mute();
+    } else if mode.eq_ignore_ascii_case(b"skip") {
+        // Where nothing is answered anyway, nothing is skipped.
+        if *replies != Replies::None {
+            *replies = Replies::SkipOne;
+        }
+    } else {
         return ctx.syntax_error();
     }
-    ctx.reply.ok();
     Outcome::Replied
+}
+
+/// What CLIENT KILL looks for; a connection is cut that meets every condition.
+#[derive(Debug, Default)]
+struct Victims<'a> {
+    id: Option<u64>,
+    kind: Option<Kind>,
+    user: Option<&'a [u8]>,
+    peer: Option<&'a [u8]>,
+    local: Option<&'a [u8]>,
+    not_me: bool,
+}
+
+impl Victims<'_> {
+    fn include(&self, card: &Card, me: u64) -> bool {
+        let is = |wanted: Option<&[u8]>, text: &dyn Fn() -> String| {
+            wanted.is_none_or(|wanted| text().as_bytes() == wanted)
+        };
+        self.id.is_none_or(|id| id == card.id)
+            && self.kind.is_none_or(|kind| kind.is_of(card))
+            && is(self.user, &|| card.user_name())
+            && is(self.peer, &|| card.peer.to_string())
+            && is(self.local, &|| card.local.to_string())
+            && !(self.not_me && card.id == me)
+    }
+}
+
+/// `CLIENT KILL ip:port`, `CLIENT KILL [ID id] [TYPE type] [USER name] [ADDR ip:port] [LADDR ip:port]
+/// [SKIPME yes|no]`
+pub(super) fn kill(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let is_old = args.len() == 3;
+    let victims = if is_old {
+        Victims { peer: Some(args.at(2)), ..Victims::default() }
+    } else {
+        match victims(ctx, args) {
+            Ok(victims) => victims,
+            Err(outcome) => return outcome,
+        }
+    };
+    let me = ctx.client.card.id;
+    let mut cards = ctx.shared.connections.all();
+    ctx.charge(cards.len());
+    cards.retain(|card| victims.include(card, me) && may_see_client(ctx, card));
+    let kills_me = cards.iter().any(|card| card.id == me);
+    for card in cards.iter().filter(|card| card.id != me) {
+        card.stop(Stop::Cut);
+    }
+    match (is_old, cards.is_empty()) {
+        (true, true) => return ctx.error("ERR No such client"),
+        (true, false) => ctx.reply.ok(),
+        (false, _) => ctx.reply.count(cards.len()),
+    }
+    if kills_me { Outcome::Last } else { Outcome::Replied }
+}
+
+fn victims<'a>(ctx: &mut Context<'_>, args: Args<'a>) -> Result<Victims<'a>, Outcome> {
+    let mut victims = Victims { not_me: true, ..Victims::default() };
+    let mut at = 2;
+    while let Some(option) = args.get(at) {
+        let Some(value) = args.get(at + 1) else { return Err(ctx.syntax_error()) };
+        match option.to_ascii_lowercase().as_slice() {
+            b"id" => match integer(value).and_then(|id| u64::try_from(id).ok()) {
+                Some(id @ 1..) => victims.id = Some(id),
+                _ => return Err(ctx.error("ERR client-id should be greater than 0")),
+            },
+            b"type" => match Kind::parse(value) {
+                Some(kind) => victims.kind = Some(kind),
+                None => return Err(error_about(ctx, "ERR Unknown client type '", value, "'")),
+            },
+            b"user" => {
+                if !ctx.shared.users.names().iter().any(|name| name.as_bytes() == value) {
+                    return Err(error_about(ctx, "ERR No such user '", value, "'"));
+                }
+                victims.user = Some(value);
+            }
+            b"addr" => victims.peer = Some(value),
+            b"laddr" => victims.local = Some(value),
+            b"skipme" if value.eq_ignore_ascii_case(b"yes") => victims.not_me = true,
+            b"skipme" if value.eq_ignore_ascii_case(b"no") => victims.not_me = false,
+            _ => return Err(ctx.syntax_error()),
+        }
+        at += 2;
+    }
+    Ok(victims)
 }

@@ -1,21 +1,26 @@
 //! Commands about the connection itself: the handshake, the password, the farewell.
 
+use std::sync::Arc;
+
+use tracing::debug;
+
+use crate::resp::DATABASES;
 use crate::resp::command::{Client, Context, Outcome, REDIS_VERSION, error_about, plain};
 use crate::resp::parse::{Args, integer};
 use crate::resp::reply::Protocol;
-
-/// The one user there is; `AUTH password` means this one.
-const USER: &[u8] = b"default";
-
-/// How many databases SELECT admits. All of them show the same keys, so that a client configured
-/// for any of Redis' sixteen works unchanged.
-pub(super) const DATABASES: u8 = 16;
+use crate::resp::users::User;
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 /// `PING [message]`
 pub(super) fn ping(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let subscribes = ctx.reply.protocol == Protocol::Resp2 && ctx.client.card.is_subscribed();
     match (args.len(), args.get(1)) {
+        (1 | 2, message) if subscribes => {
+            ctx.reply.array(2);
+            ctx.reply.bulk(b"pong");
+            ctx.reply.bulk(message.unwrap_or_default());
+        }
         (1, _) => ctx.reply.simple("PONG"),
         (2, Some(message)) => ctx.reply.bulk(message),
         // The table's arity has no upper end, and Redis checks this one here as well.
@@ -32,19 +37,21 @@ pub(super) fn echo(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// `AUTH [username] password`
 pub(super) fn auth(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let (user, password) = match args.len() {
-        2 if ctx.shared.password.is_none() => {
-            ctx.reply.error(
+    let users = &ctx.shared.users;
+    let user = match args.len() {
+        2 if users.is_open() => {
+            return ctx.error(
                 "ERR AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?",
             );
-            return Outcome::Replied;
         }
-        2 => (USER, args.at(1)),
-        3 => (args.at(1), args.at(2)),
+        // Redis knows the default user only by a password alone. Here a client is known by its key as
+        // well: old ones cannot say a name.
+        2 => users.with_key(args.at(1)),
+        3 => users.with_name(args.at(1), args.at(2)),
         _ => return ctx.syntax_error(),
     };
-    if authenticate(ctx, user, password) {
+    if let_in(ctx, user) {
         ctx.reply.ok();
     } else {
         ctx.reply.error(WRONG_PASSWORD);
@@ -52,13 +59,15 @@ pub(super) fn auth(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     Outcome::Replied
 }
 
-/// Lets the client in if it may. A wrong password leaves it as it was. Without a configured
-/// password any will do, as for Redis' user without one.
-fn authenticate(ctx: &mut Context<'_>, user: &[u8], password: &[u8]) -> bool {
-    let matches = ctx.shared.password.as_ref().is_none_or(|expected| expected.matches(password));
-    let right = matches & (user == USER);
-    ctx.client.authenticated |= right;
-    right
+/// Lets the client in as this user. A wrong password leaves it as it was.
+fn let_in(ctx: &mut Context<'_>, user: Option<Arc<User>>) -> bool {
+    let Some(user) = user else {
+        debug!(client = ctx.client.card.id, peer = %ctx.client.card.peer, "wrong password on the RESP port");
+        return false;
+    };
+    ctx.client.card.set_user(Some(Arc::clone(&user)));
+    ctx.client.user = Some(user);
+    true
 }
 
 /// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
@@ -81,7 +90,8 @@ pub(super) fn hello(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     while let Some(option) = args.get(at) {
         match (args.get(at + 1), args.get(at + 2)) {
             (Some(user), Some(password)) if option.eq_ignore_ascii_case(b"auth") => {
-                if !authenticate(ctx, user, password) {
+                let user = ctx.shared.users.with_name(user, password);
+                if !let_in(ctx, user) {
                     ctx.reply.error(WRONG_PASSWORD);
                     return Outcome::Replied;
                 }
@@ -96,7 +106,7 @@ pub(super) fn hello(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
             _ => return error_about(ctx, "ERR Syntax error in HELLO option '", option, "'"),
         }
     }
-    if !ctx.client.authenticated {
+    if ctx.client.user.is_none() {
         ctx.reply.error(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
              HELLO AUTH <user> <pass> option can be used to authenticate the client and select \
@@ -112,6 +122,9 @@ pub(super) fn hello(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 }
 
 fn speak(ctx: &mut Context<'_>, protocol: Protocol) {
+    // What was left for the client before was left in the old protocol.
+    let card = Arc::clone(&ctx.client.card);
+    ctx.reply.frames(|out| card.collect(out));
     ctx.client.protocol = protocol;
     ctx.client.card.set_protocol(protocol);
     ctx.reply.protocol = protocol;
@@ -166,9 +179,18 @@ pub(super) fn quit(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
 /// RESET: as if the connection were new.
 pub(super) fn reset(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
     speak(ctx, Protocol::Resp2);
-    ctx.client.authenticated = ctx.shared.password.is_none();
-    ctx.client.card.set_db(0);
-    ctx.client.card.label().name.clear();
+    ctx.reply.unmute();
+    ctx.client.leave(ctx.shared);
+    ctx.client.extra = None;
+    ctx.client.user = ctx.shared.users.at_connect();
+    let card = &ctx.client.card;
+    card.set_user(ctx.client.user.clone());
+    card.set_queued(None);
+    card.set_db(0);
+    let mut label = card.label();
+    label.name.clear();
+    label.no_evict = false;
+    drop(label);
     ctx.reply.simple("RESET");
     Outcome::Replied
 }

@@ -6,10 +6,15 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::resp::command::{Context, Outcome};
+use crate::clock::Now;
+use crate::config::Writes;
+use crate::resp::Shared;
+use crate::resp::command::{Client, Context, Outcome};
 use crate::resp::glob::{Case, matches};
 use crate::resp::parse::{Args, integer};
-use crate::snapshot::LiveToken;
+use crate::resp::reply::Reply;
+use crate::snapshot::{LiveToken, Published};
+use crate::token::{Generation, SourceName};
 
 /// Redis rounds TTL to the nearest second; this makes it round down.
 const ROUNDING: Duration = Duration::from_millis(500);
@@ -17,22 +22,62 @@ const ROUNDING: Duration = Duration::from_millis(500);
 /// What TTL and its kin say of a key that does not exist.
 const NO_KEY: i64 = -2;
 
+/// Of how many sources a connection remembers which token it was given: more than any SDK uses on one.
+const MOST_GIVEN: usize = 64;
+
 /// How many keys SCAN looks at when it is not told, as in Redis.
 const SCAN_COUNT: usize = 10;
 
-/// The token under this key. A name is UTF-8, so anything else is no key.
-fn live(ctx: &mut Context<'_>, key: &[u8]) -> Option<LiveToken> {
-    let token = std::str::from_utf8(key).ok().and_then(|key| ctx.shared.reader.live(key, ctx.now));
-    match token {
-        Some(_) => ctx.hits += 1,
-        None => ctx.misses += 1,
+impl Context<'_> {
+    /// The token under this key. A name is UTF-8, so anything else is no key.
+    pub(super) fn live(&mut self, key: &[u8]) -> Option<LiveToken> {
+        let key = std::str::from_utf8(key).ok();
+        let token = key.and_then(|key| self.shared.reader.live(key, self.now));
+        match token {
+            Some(_) => self.hits += 1,
+            None => self.misses += 1,
+        }
+        token
     }
-    token
+}
+
+impl Client {
+    /// Notes which token of a source the client has been given.
+    fn give(&mut self, key: &[u8], generation: Generation) {
+        let given = &mut self.extra().given;
+        if let Some(known) = given.iter_mut().find(|(source, _)| source.as_str().as_bytes() == key)
+        {
+            known.1 = generation;
+        } else if let Some(source) =
+            std::str::from_utf8(key).ok().and_then(|key| SourceName::parse(key).ok())
+        {
+            if given.len() >= MOST_GIVEN {
+                given.remove(0);
+            }
+            given.push((source, generation));
+        }
+    }
+
+    /// Which token of a source the client was last given.
+    pub(super) fn given(&self, source: &SourceName) -> Option<Generation> {
+        let given = &self.extra.as_ref()?.given;
+        given.iter().find(|(other, _)| other == source).map(|(_, generation)| *generation)
+    }
+}
+
+/// Answers with a token that has just been fetched.
+pub(super) fn token(reply: &mut Reply<'_>, published: &Published) {
+    reply.bulk(published.record.value.expose().as_bytes());
 }
 
 fn value(ctx: &mut Context<'_>, key: &[u8]) {
-    match live(ctx, key) {
-        Some(token) => ctx.reply.bulk(token.record().value.expose().as_bytes()),
+    match ctx.live(key) {
+        Some(token) => {
+            if ctx.shared.writes == Writes::Report {
+                ctx.client.give(key, token.record().generation);
+            }
+            ctx.reply.bulk(token.record().value.expose().as_bytes());
+        }
         None => ctx.reply.nil(),
     }
 }
@@ -54,22 +99,22 @@ pub(super) fn mget(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// `STRLEN key`
 pub(super) fn strlen(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let len = live(ctx, args.at(1)).map_or(0, |token| token.record().value.expose().len());
+    let len = ctx.live(args.at(1)).map_or(0, |token| token.record().value.expose().len());
     ctx.reply.count(len);
     Outcome::Replied
 }
 
-/// `EXISTS key [key ...]`: a key named twice counts twice.
+/// `EXISTS key [key ...]` and TOUCH: a key named twice counts twice.
 pub(super) fn exists(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     ctx.charge(args.len());
-    let found = args.from(1).filter(|key| live(ctx, key).is_some()).count();
+    let found = args.from(1).filter(|key| ctx.live(key).is_some()).count();
     ctx.reply.count(found);
     Outcome::Replied
 }
 
 /// `TYPE key`
 pub(super) fn type_of(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let kind = if live(ctx, args.at(1)).is_some() { "string" } else { "none" };
+    let kind = if ctx.live(args.at(1)).is_some() { "string" } else { "none" };
     ctx.reply.simple(kind);
     Outcome::Replied
 }
@@ -96,12 +141,43 @@ pub(super) fn pexpiretime(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// Answers with `show(now, stated life)`, both in milliseconds.
 fn life(ctx: &mut Context<'_>, args: Args<'_>, show: fn(i64, i64) -> i64) -> Outcome {
-    let shown = live(ctx, args.at(1)).map_or(NO_KEY, |token| {
-        let now = ctx.now.wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        show(to_millis(now), to_millis(token.promised_life().saturating_sub(ROUNDING)))
+    let shown = ctx.live(args.at(1)).map_or(NO_KEY, |token| {
+        let KeyLife { now, stated } = KeyLife::of(&token, ctx.now);
+        show(now, stated)
     });
     ctx.reply.integer(shown);
     Outcome::Replied
+}
+
+/// How long a token lives, as it is stated; in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyLife {
+    /// Since the Unix epoch.
+    now: i64,
+    stated: i64,
+}
+
+impl KeyLife {
+    fn of(token: &LiveToken, now: Now) -> KeyLife {
+        let unix = now.wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let stated = token.promised_life().saturating_sub(ROUNDING);
+        KeyLife { now: to_millis(unix), stated: to_millis(stated) }
+    }
+
+    /// What TTL says.
+    pub(super) fn seconds(&self) -> i64 {
+        to_seconds(self.stated)
+    }
+
+    /// What EXPIRETIME says.
+    pub(super) fn ends_at(&self) -> i64 {
+        to_seconds(self.now.saturating_add(self.stated))
+    }
+}
+
+/// How long the token of a source lives, if it does.
+pub(super) fn life_of(shared: &Shared, source: &str, now: Now) -> Option<KeyLife> {
+    shared.reader.live(source, now).map(|token| KeyLife::of(&token, now))
 }
 
 fn to_millis(duration: Duration) -> i64 {
@@ -121,7 +197,7 @@ pub(super) fn keys(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let found: Vec<_> = view
         .all_live(ctx.now)
         .map(|(name, _)| name.as_str().as_bytes())
-        .filter(|name| matches(pattern, name, Case::Sensitive))
+        .filter(|name| matches(pattern, name, Case::Sensitive) && ctx.may_see(name))
         .collect();
     ctx.reply.array(found.len());
     found.into_iter().for_each(|name| ctx.reply.bulk(name));
@@ -139,7 +215,20 @@ pub(super) fn dbsize(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
 pub(super) fn live_count(ctx: &mut Context<'_>) -> usize {
     let view = ctx.shared.reader.view();
     ctx.charge(view.sources().len());
-    view.all_live(ctx.now).count()
+    view.all_live(ctx.now).filter(|(name, _)| ctx.may_see(name.as_str().as_bytes())).count()
+}
+
+/// RANDOMKEY
+pub(super) fn randomkey(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    let live = live_count(ctx);
+    let view = ctx.shared.reader.view();
+    let seen = view.all_live(ctx.now).filter(|(name, _)| ctx.may_see(name.as_str().as_bytes()));
+    let mut dice = fastrand::Rng::with_seed(ctx.shared.clock.seed());
+    match seen.map(|(name, _)| name).nth(dice.usize(..live.max(1))) {
+        Some(name) => ctx.reply.bulk(name.as_str().as_bytes()),
+        None => ctx.reply.nil(),
+    }
+    Outcome::Replied
 }
 
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
@@ -184,6 +273,7 @@ pub(super) fn scan(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         .take(count)
         .filter(|_| strings)
         .filter(|name| matches(pattern, name.as_str().as_bytes(), Case::Sensitive))
+        .filter(|name| ctx.may_see(name.as_str().as_bytes()))
         .filter(|name| shared.reader.live(name.as_str(), now).is_some())
         .collect();
     ctx.reply.array(2);

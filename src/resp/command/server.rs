@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::resp::command::connection::DATABASES;
+use crate::resp::DATABASES;
 use crate::resp::command::keys::live_count;
-use crate::resp::command::{Context, Outcome, REDIS_VERSION};
+use crate::resp::command::{Context, Outcome, REDIS_VERSION, error_about};
 use crate::resp::glob::{Case, matches};
-use crate::resp::parse::Args;
+use crate::resp::parse::{Args, integer};
 
 /// One section of INFO: its name and what writes its lines.
 type Section = (&'static str, fn(&mut Context<'_>, &mut String));
@@ -17,6 +17,7 @@ type Section = (&'static str, fn(&mut Context<'_>, &mut String));
 static SECTIONS: &[Section] = &[
     ("Server", server),
     ("Clients", clients),
+    ("Memory", |_, text| text.push_str("maxmemory:0\r\nmaxmemory_policy:noeviction\r\n")),
     ("Persistence", |_, text| text.push_str("loading:0\r\nasync_loading:0\r\n")),
     ("Stats", stats),
     ("Replication", |_, text| text.push_str("role:master\r\nconnected_slaves:0\r\n")),
@@ -68,6 +69,7 @@ fn clients(ctx: &mut Context<'_>, text: &mut String) {
     line(text, format_args!("connected_clients:{}", ctx.shared.connections.len()));
     line(text, format_args!("maxclients:{}", ctx.shared.max_connections));
     text.push_str("blocked_clients:0\r\n");
+    line(text, format_args!("tracking_clients:{}", ctx.shared.audience.tracking_clients()));
 }
 
 fn stats(ctx: &mut Context<'_>, text: &mut String) {
@@ -81,6 +83,9 @@ fn stats(ctx: &mut Context<'_>, text: &mut String) {
     ] {
         line(text, format_args!("{name}:{}", counter.load(Ordering::Relaxed)));
     }
+    let audience = &ctx.shared.audience;
+    line(text, format_args!("pubsub_channels:{}", audience.channels(None).len()));
+    line(text, format_args!("pubsub_patterns:{}", audience.patterns()));
 }
 
 fn keyspace(ctx: &mut Context<'_>, text: &mut String) {
@@ -95,22 +100,29 @@ fn keyspace(ctx: &mut Context<'_>, text: &mut String) {
     line(text, format_args!("db0:keys={live},expires={live},avg_ttl={average}"));
 }
 
-/// `CONFIG GET parameter [parameter ...]`
-pub(super) fn config_get(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let settings = [
+/// The settings that clients and health checks ask for, by Redis' names.
+fn settings(ctx: &Context<'_>) -> [(&'static str, String); 12] {
+    let shared = ctx.shared;
+    let events = if shared.notify { "AKE" } else { "" };
+    [
         ("appendonly", "no".to_owned()),
         ("cluster-enabled", "no".to_owned()),
         ("databases", DATABASES.to_string()),
-        ("maxclients", ctx.shared.max_connections.to_string()),
+        ("maxclients", shared.max_connections.to_string()),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
-        ("notify-keyspace-events", String::new()),
-        ("port", ctx.shared.port.to_string()),
+        ("notify-keyspace-events", events.to_owned()),
+        ("port", shared.port.to_string()),
         ("replica-read-only", "yes".to_owned()),
         ("save", String::new()),
         ("slave-read-only", "yes".to_owned()),
-        ("timeout", ctx.shared.idle_timeout.as_secs().to_string()),
-    ];
+        ("timeout", shared.idle_timeout.as_secs().to_string()),
+    ]
+}
+
+/// `CONFIG GET parameter [parameter ...]`
+pub(super) fn config_get(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let settings = settings(ctx);
     ctx.charge(args.len() * settings.len());
     // A parameter that is named without a pattern is answered in the spelling of the question, as
     // Redis does.
@@ -130,6 +142,43 @@ pub(super) fn config_get(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         ctx.reply.bulk(value.as_bytes());
     }
     Outcome::Replied
+}
+
+/// `CONFIG SET parameter value [parameter value ...]`: settings are in the config file. Setting one to
+/// what it is already comes off: frameworks do that at their start.
+pub(super) fn config_set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    if !args.len().is_multiple_of(2) {
+        return ctx.syntax_error();
+    }
+    let settings = settings(ctx);
+    for at in (2..args.len()).step_by(2) {
+        let (name, value) = (args.at(at), args.at(at + 1));
+        let known = settings.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
+        match known {
+            None => {
+                let before = "ERR Unknown option or number of arguments for CONFIG SET - '";
+                return error_about(ctx, before, name, "'");
+            }
+            Some((_, is)) if is.as_bytes() != value => {
+                let before = "ERR CONFIG SET failed (possibly related to argument '";
+                return error_about(ctx, before, name, "') - can't set immutable config");
+            }
+            Some(_) => {}
+        }
+    }
+    ctx.reply.ok();
+    Outcome::Replied
+}
+
+/// CONFIG RESETSTAT: the counters go on; who asks wants to see a difference, and can take one.
+pub(super) fn config_resetstat(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.reply.ok();
+    Outcome::Replied
+}
+
+/// CONFIG REWRITE: nothing is set here that could be written.
+pub(super) fn config_rewrite(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.error("ERR The server is running without a config file")
 }
 
 /// TIME: Unix seconds, and microseconds within the second.
@@ -154,4 +203,50 @@ pub(super) fn role(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
 pub(super) fn no_cluster(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
     ctx.reply.error("ERR This instance has cluster support disabled");
     Outcome::Replied
+}
+
+/// `LATENCY HISTORY event`, `LATENCY LATEST`, `SLOWLOG GET`, MODULE LIST: nothing is collected.
+pub(super) fn nothing(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.reply.array(0);
+    Outcome::Replied
+}
+
+/// `LATENCY HISTOGRAM [command ...]`
+pub(super) fn no_histogram(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.reply.map(0);
+    Outcome::Replied
+}
+
+/// `LATENCY RESET [event ...]`, SLOWLOG LEN
+pub(super) fn none(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.reply.integer(0);
+    Outcome::Replied
+}
+
+/// SLOWLOG RESET
+pub(super) fn done(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.reply.ok();
+    Outcome::Replied
+}
+
+/// `LATENCY GRAPH event`
+pub(super) fn latency_graph(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    error_about(ctx, "ERR No samples available for event '", args.at(2), "'")
+}
+
+/// LATENCY DOCTOR
+pub(super) fn latency_doctor(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
+    ctx.reply.text("Latency is not monitored by this server.");
+    Outcome::Replied
+}
+
+/// `SLOWLOG GET [count]`
+pub(super) fn slowlog_get(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    if args.len() > 3 {
+        return ctx.no_such_form("slowlog", args.at(1));
+    }
+    if args.get(2).is_some_and(|count| integer(count).is_none_or(|count| count < -1)) {
+        return ctx.error("ERR count should be greater than or equal to -1");
+    }
+    nothing(ctx, args)
 }

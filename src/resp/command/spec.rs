@@ -4,7 +4,7 @@ use crate::resp::command::{Context, Outcome};
 use crate::resp::parse::Args;
 
 /// Runs a command whose arity and authorisation have been checked.
-type Run = fn(&mut Context<'_>, Args<'_>) -> Outcome;
+pub(super) type Run = fn(&mut Context<'_>, Args<'_>) -> Outcome;
 
 /// One command, or one subcommand.
 #[derive(Debug)]
@@ -63,6 +63,17 @@ impl Keys {
     pub(super) const ONE_LOOKED_UP: Keys = Keys { first: 1, last: 1, step: 1, access: &["RO"] };
     /// All words after the name; only whether they are there is told.
     pub(super) const ALL_LOOKED_UP: Keys = Keys { first: 1, last: -1, step: 1, access: &["RO"] };
+}
+
+impl Keys {
+    /// The keys among a request's words.
+    pub(super) fn of<'a>(self, args: Args<'a>) -> impl Iterator<Item = &'a [u8]> {
+        let len = i64::try_from(args.len()).unwrap_or(i64::MAX);
+        let last = if self.last < 0 { len + self.last } else { self.last };
+        let at = move |position: i64| usize::try_from(position).ok().and_then(|at| args.get(at));
+        let positions = (self.first..=last).step_by(usize::try_from(self.step).unwrap_or(1).max(1));
+        positions.filter(move |_| self.first > 0).filter_map(at)
+    }
 }
 
 impl CommandSpec {

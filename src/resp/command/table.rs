@@ -3,10 +3,35 @@
 //! a row is mostly what COMMAND DOCS must say.
 
 use crate::resp::command::spec::{CommandSpec, Keys};
-use crate::resp::command::{catalogue, client, connection, keys, server};
+use crate::resp::command::{
+    acl, catalogue, client, connection, keys, object, pubsub, server, token, tracking, transaction,
+};
 
 /// Every command, sorted by name.
 pub(super) static COMMANDS: &[CommandSpec] = &[
+    CommandSpec {
+        name: "acl",
+        arity: -2,
+        categories: &["@slow"],
+        group: "server",
+        since: "6.0.0",
+        complexity: "Depends on subcommand.",
+        summary: "A container for Access List Control commands ",
+        usage: "subcommand",
+        subcommands: ACL,
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "asking",
+        arity: 1,
+        flags: &["fast"],
+        categories: &["@fast", "@connection"],
+        group: "cluster",
+        since: "3.0.0",
+        summary: "Sent by cluster clients after an -ASK redirect",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
     CommandSpec {
         name: "auth",
         arity: -2,
@@ -41,7 +66,7 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         complexity: "Depends on subcommand.",
         summary: "A container for cluster commands",
         usage: "subcommand",
-        run: Some(server::no_cluster),
+        subcommands: CLUSTER,
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -84,6 +109,18 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "discard",
+        arity: 1,
+        flags: &["noscript", "loading", "stale", "fast", "allow_busy"],
+        categories: &["@fast", "@transaction"],
+        group: "transactions",
+        since: "2.0.0",
+        complexity: "O(N), when N is the number of queued commands",
+        summary: "Discard all commands issued after MULTI",
+        run: Some(transaction::discard),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "echo",
         arity: 2,
         flags: &["loading", "stale", "fast"],
@@ -93,6 +130,18 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         summary: "Echo the given string",
         usage: "message",
         run: Some(connection::echo),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "exec",
+        arity: 1,
+        flags: &["noscript", "loading", "stale", "skip_slowlog"],
+        categories: &["@slow", "@transaction"],
+        group: "transactions",
+        since: "1.2.0",
+        complexity: "Depends on commands in the transaction",
+        summary: "Execute all commands issued after MULTI",
+        run: Some(transaction::exec),
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -137,6 +186,20 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "getrange",
+        arity: 4,
+        flags: &["readonly"],
+        keys: Keys::ONE_READ,
+        categories: &["@read", "@string", "@slow"],
+        group: "string",
+        since: "2.4.0",
+        complexity: "O(N) where N is the length of the returned string. The complexity is ultimately determined by the returned length, but because creating a substring from an existing string is very cheap, it can be considered O(1) for small strings.",
+        summary: "Get a substring of the string stored at a key",
+        usage: "key start end",
+        run: Some(object::getrange),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "hello",
         arity: -1,
         flags: &["noscript", "loading", "stale", "fast", "no_auth", "allow_busy"],
@@ -176,6 +239,30 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "latency",
+        arity: -2,
+        categories: &["@slow"],
+        group: "server",
+        since: "2.8.13",
+        complexity: "Depends on subcommand.",
+        summary: "A container for latency diagnostics commands",
+        usage: "subcommand",
+        subcommands: LATENCY,
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "memory",
+        arity: -2,
+        categories: &["@slow"],
+        group: "server",
+        since: "4.0.0",
+        complexity: "Depends on subcommand.",
+        summary: "A container for memory diagnostics commands",
+        usage: "subcommand",
+        subcommands: MEMORY,
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "mget",
         arity: -2,
         flags: &["readonly", "fast"],
@@ -188,6 +275,41 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         summary: "Get the values of all the given keys",
         usage: "key [key ...]",
         run: Some(keys::mget),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "module",
+        arity: -2,
+        categories: &["@slow"],
+        group: "server",
+        since: "4.0.0",
+        complexity: "Depends on subcommand.",
+        summary: "A container for module commands",
+        usage: "subcommand",
+        subcommands: MODULE,
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "multi",
+        arity: 1,
+        flags: &["noscript", "loading", "stale", "fast", "allow_busy"],
+        categories: &["@fast", "@transaction"],
+        group: "transactions",
+        since: "1.2.0",
+        summary: "Mark the start of a transaction block",
+        run: Some(transaction::multi),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "object",
+        arity: -2,
+        categories: &["@slow"],
+        group: "generic",
+        since: "2.2.3",
+        complexity: "Depends on subcommand.",
+        summary: "A container for object introspection commands",
+        usage: "subcommand",
+        subcommands: OBJECT,
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -217,6 +339,19 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "psubscribe",
+        arity: -2,
+        flags: &["pubsub", "noscript", "loading", "stale"],
+        categories: &["@pubsub", "@slow"],
+        group: "pubsub",
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of patterns the client is already subscribed to.",
+        summary: "Listen for messages published to channels matching the given patterns",
+        usage: "pattern [pattern ...]",
+        run: Some(pubsub::psubscribe),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "pttl",
         arity: 2,
         flags: &["readonly", "fast"],
@@ -231,6 +366,31 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "pubsub",
+        arity: -2,
+        categories: &["@slow"],
+        group: "pubsub",
+        since: "2.8.0",
+        complexity: "Depends on subcommand.",
+        summary: "A container for Pub/Sub commands",
+        usage: "subcommand",
+        subcommands: PUBSUB,
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "punsubscribe",
+        arity: -1,
+        flags: &["pubsub", "noscript", "loading", "stale"],
+        categories: &["@pubsub", "@slow"],
+        group: "pubsub",
+        since: "2.0.0",
+        complexity: "O(N+M) where N is the number of patterns the client is already subscribed and M is the number of total patterns subscribed in the system (by any client).",
+        summary: "Stop listening for messages posted to channels matching the given patterns",
+        usage: "[pattern [pattern ...]]",
+        run: Some(pubsub::punsubscribe),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "quit",
         arity: -1,
         flags: &["noscript", "loading", "stale", "fast", "no_auth", "allow_busy"],
@@ -239,6 +399,18 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         since: "1.0.0",
         summary: "Close the connection",
         run: Some(connection::quit),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "randomkey",
+        arity: 1,
+        flags: &["readonly"],
+        categories: &["@keyspace", "@read", "@slow"],
+        tips: &["request_policy:all_shards", "nondeterministic_output"],
+        group: "generic",
+        since: "1.0.0",
+        summary: "Return a random key from the keyspace",
+        run: Some(keys::randomkey),
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -312,6 +484,18 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "slowlog",
+        arity: -2,
+        categories: &["@slow"],
+        group: "server",
+        since: "2.2.12",
+        complexity: "Depends on subcommand.",
+        summary: "A container for slow log commands",
+        usage: "subcommand",
+        subcommands: SLOWLOG,
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "strlen",
         arity: 2,
         flags: &["readonly", "fast"],
@@ -325,6 +509,33 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "subscribe",
+        arity: -2,
+        flags: &["pubsub", "noscript", "loading", "stale"],
+        categories: &["@pubsub", "@slow"],
+        group: "pubsub",
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of channels to subscribe to.",
+        summary: "Listen for messages published to the given channels",
+        usage: "channel [channel ...]",
+        run: Some(pubsub::subscribe),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "substr",
+        arity: 4,
+        flags: &["readonly"],
+        keys: Keys::ONE_READ,
+        categories: &["@read", "@string", "@slow"],
+        group: "string",
+        since: "1.0.0",
+        complexity: "O(N) where N is the length of the returned string. The complexity is ultimately determined by the returned length, but because creating a substring from an existing string is very cheap, it can be considered O(1) for small strings.",
+        summary: "Get a substring of the string stored at a key",
+        usage: "key start end",
+        run: Some(object::getrange),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "time",
         arity: 1,
         flags: &["loading", "stale", "fast"],
@@ -334,6 +545,48 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         since: "2.6.0",
         summary: "Return the current server time",
         run: Some(server::time),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "token.info",
+        arity: 2,
+        flags: &["readonly", "loading", "stale", "fast"],
+        keys: Keys::ONE_READ,
+        categories: &["@read", "@fast"],
+        group: "token",
+        since: "7.0.0",
+        summary: "Says how a token is: its state, ends, generation and last error",
+        usage: "name",
+        run: Some(token::info),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "token.refresh",
+        arity: -2,
+        flags: &["no_multi"],
+        keys: Keys::ONE_READ,
+        categories: &["@slow", "@blocking"],
+        group: "token",
+        since: "7.0.0",
+        complexity: "One request to the upstream, shared by all who ask",
+        summary: "Asks for a new token and answers with it",
+        usage: "name [STALE value]",
+        run: Some(token::refresh),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "touch",
+        arity: -2,
+        flags: &["readonly", "fast"],
+        keys: Keys::ALL_LOOKED_UP,
+        categories: &["@keyspace", "@read", "@fast"],
+        tips: &["request_policy:multi_shard", "response_policy:agg_sum"],
+        group: "generic",
+        since: "3.2.1",
+        complexity: "O(N) where N is the number of keys that will be touched.",
+        summary: "Alters the last access time of a key(s). Returns the number of existing keys specified.",
+        usage: "key [key ...]",
+        run: Some(keys::exists),
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -363,10 +616,136 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         run: Some(keys::type_of),
         ..CommandSpec::EMPTY
     },
+    CommandSpec {
+        name: "unsubscribe",
+        arity: -1,
+        flags: &["pubsub", "noscript", "loading", "stale"],
+        categories: &["@pubsub", "@slow"],
+        group: "pubsub",
+        since: "2.0.0",
+        complexity: "O(N) where N is the number of clients already subscribed to a channel.",
+        summary: "Stop listening for messages posted to the given channels",
+        usage: "[channel [channel ...]]",
+        run: Some(pubsub::unsubscribe),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "unwatch",
+        arity: 1,
+        flags: &["noscript", "loading", "stale", "fast", "allow_busy"],
+        categories: &["@fast", "@transaction"],
+        group: "transactions",
+        since: "2.2.0",
+        summary: "Forget about all watched keys",
+        run: Some(transaction::unwatch),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "watch",
+        arity: -2,
+        flags: &["noscript", "loading", "stale", "fast", "allow_busy"],
+        keys: Keys::ALL_LOOKED_UP,
+        categories: &["@fast", "@transaction"],
+        group: "transactions",
+        since: "2.2.0",
+        complexity: "O(1) for every key.",
+        summary: "Watch the given keys to determine execution of the MULTI/EXEC block",
+        usage: "key [key ...]",
+        run: Some(transaction::watch),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of ACL that are answered; who may what is set in the config.
+static ACL: &[CommandSpec] = &[
+    CommandSpec {
+        name: "cat",
+        arity: -2,
+        flags: &["noscript", "loading", "stale"],
+        categories: &["@slow"],
+        group: "server",
+        since: "6.0.0",
+        complexity: "O(1) since the categories and commands are a fixed set.",
+        summary: "List the ACL categories or the commands inside a category",
+        usage: "[categoryname]",
+        run: Some(acl::cat),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "getuser",
+        arity: 3,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        group: "server",
+        since: "6.0.0",
+        complexity: "O(N). Where N is the number of password, command and pattern rules that the user has.",
+        summary: "Get the rules for a specific ACL user",
+        usage: "username",
+        run: Some(acl::get_user),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@slow"],
+        group: "server",
+        since: "6.0.0",
+        summary: "Show helpful text about the different subcommands",
+        run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "list",
+        arity: 2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        group: "server",
+        since: "6.0.0",
+        complexity: "O(N). Where N is the number of configured users.",
+        summary: "List the current ACL rules in ACL config file format",
+        run: Some(acl::list),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "users",
+        arity: 2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        group: "server",
+        since: "6.0.0",
+        complexity: "O(N). Where N is the number of configured users.",
+        summary: "List the username of all the configured ACL rules",
+        run: Some(acl::users),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "whoami",
+        arity: 2,
+        flags: &["noscript", "loading", "stale"],
+        categories: &["@slow"],
+        group: "server",
+        since: "6.0.0",
+        summary: "Return the name of the user associated to the current connection",
+        run: Some(acl::whoami),
+        ..CommandSpec::EMPTY
+    },
 ];
 
 /// The subcommands of CLIENT.
 static CLIENT: &[CommandSpec] = &[
+    CommandSpec {
+        name: "caching",
+        arity: 3,
+        flags: &["noscript", "loading", "stale"],
+        categories: &["@slow", "@connection"],
+        group: "connection",
+        since: "6.0.0",
+        summary: "Instruct the server about tracking or not keys in the next request",
+        usage: "(YES|NO)",
+        run: Some(tracking::caching),
+        ..CommandSpec::EMPTY
+    },
     CommandSpec {
         name: "getname",
         arity: 2,
@@ -376,6 +755,17 @@ static CLIENT: &[CommandSpec] = &[
         since: "2.6.9",
         summary: "Get the current connection name",
         run: Some(client::get_name),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "getredir",
+        arity: 2,
+        flags: &["noscript", "loading", "stale"],
+        categories: &["@slow", "@connection"],
+        group: "connection",
+        since: "6.0.0",
+        summary: "Get tracking notifications redirection client ID if any",
+        run: Some(tracking::get_redirect),
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -413,6 +803,19 @@ static CLIENT: &[CommandSpec] = &[
         ..CommandSpec::EMPTY
     },
     CommandSpec {
+        name: "kill",
+        arity: -3,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous", "@connection"],
+        group: "connection",
+        since: "2.4.0",
+        complexity: "O(N) where N is the number of client connections",
+        summary: "Kill the connection of a client",
+        usage: "(ip:port|([ID client-id]|[TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB]|[USER username]|[ADDR ip:port]|[LADDR ip:port]|[SKIPME yes/no]) [([ID client-id]|[TYPE NORMAL|MASTER|SLAVE|REPLICA|PUBSUB]|[USER username]|[ADDR ip:port]|[LADDR ip:port]|[SKIPME yes/no]) ...])",
+        run: Some(client::kill),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
         name: "list",
         arity: -2,
         flags: &["admin", "noscript", "loading", "stale"],
@@ -435,7 +838,7 @@ static CLIENT: &[CommandSpec] = &[
         since: "7.0.0",
         summary: "Set client eviction mode for the current connection",
         usage: "(ON|OFF)",
-        run: Some(client::on_or_off),
+        run: Some(client::no_evict),
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -447,7 +850,19 @@ static CLIENT: &[CommandSpec] = &[
         since: "7.2.0",
         summary: "Accept and change nothing: nothing is evicted here",
         usage: "(ON|OFF)",
-        run: Some(client::on_or_off),
+        run: Some(client::no_touch),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "reply",
+        arity: 3,
+        flags: &["noscript", "loading", "stale"],
+        categories: &["@slow", "@connection"],
+        group: "connection",
+        since: "3.2.0",
+        summary: "Instruct the server whether to reply to commands",
+        usage: "(ON|OFF|SKIP)",
+        run: Some(client::reply),
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -472,6 +887,159 @@ static CLIENT: &[CommandSpec] = &[
         summary: "Set the current connection name",
         usage: "<name>",
         run: Some(connection::set_name),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "tracking",
+        arity: -3,
+        flags: &["noscript", "loading", "stale"],
+        categories: &["@slow", "@connection"],
+        group: "connection",
+        since: "6.0.0",
+        complexity: "O(1). Some options may introduce additional complexity.",
+        summary: "Enable or disable server assisted client side caching support",
+        usage: "(ON|OFF) [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
+        run: Some(tracking::tracking),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "trackinginfo",
+        arity: 2,
+        flags: &["noscript", "loading", "stale"],
+        categories: &["@slow", "@connection"],
+        group: "connection",
+        since: "6.2.0",
+        summary: "Return information about server assisted client side caching for the current connection",
+        run: Some(tracking::tracking_info),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of CLUSTER: there is none.
+static CLUSTER: &[CommandSpec] = &[
+    CommandSpec {
+        name: "countkeysinslot",
+        arity: 3,
+        flags: &["stale"],
+        categories: &["@slow"],
+        group: "cluster",
+        since: "3.0.0",
+        summary: "Return the number of local keys in the specified hash slot",
+        usage: "slot",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "getkeysinslot",
+        arity: 4,
+        flags: &["stale"],
+        categories: &["@slow"],
+        tips: &["nondeterministic_output"],
+        group: "cluster",
+        since: "3.0.0",
+        complexity: "O(log(N)) where N is the number of requested keys",
+        summary: "Return local key names in the specified hash slot",
+        usage: "slot count",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@slow"],
+        group: "cluster",
+        since: "5.0.0",
+        summary: "Show helpful text about the different subcommands",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "info",
+        arity: 2,
+        flags: &["stale"],
+        categories: &["@slow"],
+        tips: &["nondeterministic_output"],
+        group: "cluster",
+        since: "3.0.0",
+        summary: "Provides info about Redis Cluster node state",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "keyslot",
+        arity: 3,
+        flags: &["stale"],
+        categories: &["@slow"],
+        group: "cluster",
+        since: "3.0.0",
+        complexity: "O(N) where N is the number of bytes in the key",
+        summary: "Returns the hash slot of the specified key",
+        usage: "key",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "links",
+        arity: 2,
+        flags: &["stale"],
+        categories: &["@slow"],
+        tips: &["nondeterministic_output"],
+        group: "cluster",
+        since: "7.0.0",
+        complexity: "O(N) where N is the total number of Cluster nodes",
+        summary: "Returns a list of all TCP links to and from peer nodes in cluster",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "myid",
+        arity: 2,
+        flags: &["stale"],
+        categories: &["@slow"],
+        group: "cluster",
+        since: "3.0.0",
+        summary: "Return the node id",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "nodes",
+        arity: 2,
+        flags: &["stale"],
+        categories: &["@slow"],
+        tips: &["nondeterministic_output"],
+        group: "cluster",
+        since: "3.0.0",
+        complexity: "O(N) where N is the total number of Cluster nodes",
+        summary: "Get Cluster config for the node",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "shards",
+        arity: 2,
+        flags: &["stale"],
+        categories: &["@slow"],
+        tips: &["nondeterministic_output"],
+        group: "cluster",
+        since: "7.0.0",
+        complexity: "O(N) where N is the total number of cluster nodes",
+        summary: "Get array of cluster slots to node mappings",
+        run: Some(server::no_cluster),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "slots",
+        arity: 2,
+        flags: &["stale"],
+        categories: &["@slow"],
+        tips: &["nondeterministic_output"],
+        group: "cluster",
+        since: "3.0.0",
+        complexity: "O(N) where N is the total number of Cluster nodes",
+        summary: "Get array of Cluster slot to node mappings",
+        run: Some(server::no_cluster),
         ..CommandSpec::EMPTY
     },
 ];
@@ -501,6 +1069,30 @@ static COMMAND: &[CommandSpec] = &[
         summary: "Get array of specific Redis command documentation",
         usage: "[<command-name> ...]",
         run: Some(catalogue::docs),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "getkeys",
+        arity: -4,
+        flags: &["loading", "stale"],
+        categories: &["@slow", "@connection"],
+        group: "server",
+        since: "2.8.13",
+        complexity: "O(N) where N is the number of arguments to the command",
+        summary: "Extract keys given a full Redis command",
+        run: Some(catalogue::getkeys),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "getkeysandflags",
+        arity: -4,
+        flags: &["loading", "stale"],
+        categories: &["@slow", "@connection"],
+        group: "server",
+        since: "7.0.0",
+        complexity: "O(N) where N is the number of arguments to the command",
+        summary: "Extract keys and access flags given a full Redis command",
+        run: Some(catalogue::getkeysandflags),
         ..CommandSpec::EMPTY
     },
     CommandSpec {
@@ -568,6 +1160,391 @@ static CONFIG: &[CommandSpec] = &[
         since: "5.0.0",
         summary: "Show helpful text about the different subcommands",
         run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "resetstat",
+        arity: 2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        group: "server",
+        since: "2.0.0",
+        summary: "Reset the stats returned by INFO",
+        run: Some(server::config_resetstat),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "rewrite",
+        arity: 2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        group: "server",
+        since: "2.8.0",
+        summary: "Rewrite the configuration file with the in memory configuration",
+        run: Some(server::config_rewrite),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "set",
+        arity: -4,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+        group: "server",
+        since: "2.0.0",
+        complexity: "O(N) when N is the number of configuration parameters provided",
+        summary: "Set configuration parameters to the given values",
+        usage: "parameter value [parameter value ...]",
+        run: Some(server::config_set),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of LATENCY: nothing is collected.
+static LATENCY: &[CommandSpec] = &[
+    CommandSpec {
+        name: "doctor",
+        arity: 2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
+        group: "server",
+        since: "2.8.13",
+        summary: "Return a human readable latency analysis report.",
+        run: Some(server::latency_doctor),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "graph",
+        arity: 3,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
+        group: "server",
+        since: "2.8.13",
+        summary: "Return a latency graph for the event.",
+        usage: "event",
+        run: Some(server::latency_graph),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@slow"],
+        group: "server",
+        since: "2.8.13",
+        summary: "Show helpful text about the different subcommands.",
+        run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "histogram",
+        arity: -2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
+        group: "server",
+        since: "7.0.0",
+        complexity: "O(N) where N is the number of commands with latency information being retrieved.",
+        summary: "Return the cumulative distribution of latencies of a subset of commands or all.",
+        usage: "[command [command ...]]",
+        run: Some(server::no_histogram),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "history",
+        arity: 3,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
+        group: "server",
+        since: "2.8.13",
+        summary: "Return timestamp-latency samples for the event.",
+        usage: "event",
+        run: Some(server::nothing),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "latest",
+        arity: 2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"],
+        group: "server",
+        since: "2.8.13",
+        summary: "Return the latest latency samples for all events.",
+        run: Some(server::nothing),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "reset",
+        arity: -2,
+        flags: &["admin", "noscript", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+        group: "server",
+        since: "2.8.13",
+        summary: "Reset latency data for one or more events.",
+        usage: "[event [event ...]]",
+        run: Some(server::none),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of MEMORY.
+static MEMORY: &[CommandSpec] = &[
+    CommandSpec {
+        name: "doctor",
+        arity: 2,
+        categories: &["@slow"],
+        tips: &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"],
+        group: "server",
+        since: "4.0.0",
+        summary: "Outputs memory problems report",
+        run: Some(object::memory_doctor),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@slow"],
+        group: "server",
+        since: "4.0.0",
+        summary: "Show helpful text about the different subcommands",
+        run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "purge",
+        arity: 2,
+        categories: &["@slow"],
+        tips: &["request_policy:all_shards", "response_policy:all_succeeded"],
+        group: "server",
+        since: "4.0.0",
+        complexity: "Depends on how much memory is allocated, could be slow",
+        summary: "Ask the allocator to release memory",
+        run: Some(object::memory_purge),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "usage",
+        arity: -3,
+        flags: &["readonly"],
+        keys: Keys { first: 2, last: 2, step: 1, access: &["RO"] },
+        categories: &["@read", "@slow"],
+        group: "server",
+        since: "4.0.0",
+        complexity: "O(N) where N is the number of samples.",
+        summary: "Estimate the memory usage of a key",
+        usage: "key [SAMPLES count]",
+        run: Some(object::usage),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of MODULE: there is none to load.
+static MODULE: &[CommandSpec] = &[
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@slow"],
+        group: "server",
+        since: "5.0.0",
+        summary: "Show helpful text about the different subcommands",
+        run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "list",
+        arity: 2,
+        flags: &["admin", "noscript"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["nondeterministic_output_order"],
+        group: "server",
+        since: "4.0.0",
+        complexity: "O(N) where N is the number of loaded modules.",
+        summary: "List all modules loaded by the server",
+        run: Some(server::nothing),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of OBJECT.
+static OBJECT: &[CommandSpec] = &[
+    CommandSpec {
+        name: "encoding",
+        arity: 3,
+        flags: &["readonly"],
+        keys: Keys { first: 2, last: 2, step: 1, access: &["RO"] },
+        categories: &["@keyspace", "@read", "@slow"],
+        tips: &["nondeterministic_output"],
+        group: "generic",
+        since: "2.2.3",
+        summary: "Inspect the internal encoding of a Redis object",
+        usage: "key",
+        run: Some(object::encoding),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "freq",
+        arity: 3,
+        flags: &["readonly"],
+        keys: Keys { first: 2, last: 2, step: 1, access: &["RO"] },
+        categories: &["@keyspace", "@read", "@slow"],
+        tips: &["nondeterministic_output"],
+        group: "generic",
+        since: "4.0.0",
+        summary: "Get the logarithmic access frequency counter of a Redis object",
+        usage: "key",
+        run: Some(object::freq),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@keyspace", "@slow"],
+        group: "generic",
+        since: "6.2.0",
+        summary: "Show helpful text about the different subcommands",
+        run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "idletime",
+        arity: 3,
+        flags: &["readonly"],
+        keys: Keys { first: 2, last: 2, step: 1, access: &["RO"] },
+        categories: &["@keyspace", "@read", "@slow"],
+        tips: &["nondeterministic_output"],
+        group: "generic",
+        since: "2.2.3",
+        summary: "Get the time since a Redis object was last accessed",
+        usage: "key",
+        run: Some(object::idletime),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "refcount",
+        arity: 3,
+        flags: &["readonly"],
+        keys: Keys { first: 2, last: 2, step: 1, access: &["RO"] },
+        categories: &["@keyspace", "@read", "@slow"],
+        tips: &["nondeterministic_output"],
+        group: "generic",
+        since: "2.2.3",
+        summary: "Get the number of references to the value of the key",
+        usage: "key",
+        run: Some(object::refcount),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of PUBSUB.
+static PUBSUB: &[CommandSpec] = &[
+    CommandSpec {
+        name: "channels",
+        arity: -2,
+        flags: &["pubsub", "loading", "stale"],
+        categories: &["@pubsub", "@slow"],
+        group: "pubsub",
+        since: "2.8.0",
+        complexity: "O(N) where N is the number of active channels, and assuming constant time pattern matching (relatively short channels and patterns)",
+        summary: "List active channels",
+        usage: "[pattern]",
+        run: Some(pubsub::channels),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@slow"],
+        group: "pubsub",
+        since: "6.2.0",
+        summary: "Show helpful text about the different subcommands",
+        run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "numpat",
+        arity: 2,
+        flags: &["pubsub", "loading", "stale"],
+        categories: &["@pubsub", "@slow"],
+        group: "pubsub",
+        since: "2.8.0",
+        summary: "Get the count of unique patterns pattern subscriptions",
+        run: Some(pubsub::numpat),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "numsub",
+        arity: -2,
+        flags: &["pubsub", "loading", "stale"],
+        categories: &["@pubsub", "@slow"],
+        group: "pubsub",
+        since: "2.8.0",
+        complexity: "O(N) for the NUMSUB subcommand, where N is the number of requested channels",
+        summary: "Get the count of subscribers for channels",
+        usage: "[channel [channel ...]]",
+        run: Some(pubsub::numsub),
+        ..CommandSpec::EMPTY
+    },
+];
+
+/// The subcommands of SLOWLOG: nothing is collected.
+static SLOWLOG: &[CommandSpec] = &[
+    CommandSpec {
+        name: "get",
+        arity: -2,
+        flags: &["admin", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["request_policy:all_nodes", "nondeterministic_output"],
+        group: "server",
+        since: "2.2.12",
+        complexity: "O(N) where N is the number of entries returned",
+        summary: "Get the slow log's entries",
+        usage: "[count]",
+        run: Some(server::slowlog_get),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "help",
+        arity: 2,
+        flags: &["loading", "stale"],
+        categories: &["@slow"],
+        group: "server",
+        since: "6.2.0",
+        summary: "Show helpful text about the different subcommands",
+        run: Some(catalogue::help),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "len",
+        arity: 2,
+        flags: &["admin", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"],
+        group: "server",
+        since: "2.2.12",
+        summary: "Get the slow log's length",
+        run: Some(server::none),
+        ..CommandSpec::EMPTY
+    },
+    CommandSpec {
+        name: "reset",
+        arity: 2,
+        flags: &["admin", "loading", "stale"],
+        categories: &["@admin", "@slow", "@dangerous"],
+        tips: &["request_policy:all_nodes", "response_policy:all_succeeded"],
+        group: "server",
+        since: "2.2.12",
+        complexity: "O(N) where N is the number of entries in the slowlog",
+        summary: "Clear all entries from the slow log",
+        run: Some(server::done),
         ..CommandSpec::EMPTY
     },
 ];

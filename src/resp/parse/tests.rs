@@ -66,7 +66,8 @@ fn nonsense_is_named_as_redis_names_it() {
     // A NUL hides the line end that follows it.
     check(b"PI\0NG\r\nPING\r\n", &[], None);
     check(b"*1\r\n\0\r\n", &[], None);
-    assert_eq!(NoBulk(b'+').text().unwrap(), "Protocol error: expected '$', got '+'");
+    assert_eq!(NoBulk(b'+').text().unwrap(), b"Protocol error: expected '$', got '+'");
+    assert_eq!(NoBulk(0xef).text().unwrap(), b"Protocol error: expected '$', got '\xef'");
     assert_eq!(RequestTooBig.text(), None);
 }
 

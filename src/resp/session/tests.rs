@@ -7,14 +7,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+mod told;
+
 use super::*;
-use crate::clock::{Clock, Now, SystemClock};
-use crate::config::RespConfig;
+use crate::clock::{Clock, Now, SharedClock, SystemClock};
+use crate::config::{ClientConfig, RespConfig, Writes};
+use crate::refresh::{RequestQueue, queue};
 use crate::resp::command::command_names;
 use crate::resp::inline;
 use crate::resp::{RespParts, serve};
 use crate::shutdown::Drain;
-use crate::snapshot::{Published, snapshot};
+use crate::snapshot::{Published, Publisher, Roster, Slot};
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
 /// A test that waits longer than this for bytes will wait for ever.
@@ -33,20 +36,59 @@ impl Clock for Still {
     }
 }
 
+/// A token that was fetched just now.
+fn published(now: Now, value: &str, generation: u64, life: Duration) -> Arc<Published> {
+    Arc::new(Published {
+        record: TokenRecord {
+            value: Secret::new(value),
+            fetched_at: now.wall,
+            expires_at: now.wall + life,
+            generation: Generation(generation),
+            first_seen: now.wall,
+            identity: SourceIdentity([0; 32]),
+            captured: None,
+        },
+        ends_mono: now.mono + life,
+        lead: Duration::from_secs(600),
+        overlap: None,
+        in_doubt_since: None,
+    })
+}
+
 struct Server {
     address: SocketAddr,
     drain: Drain,
     ended: JoinHandle<()>,
+    clock: SharedClock,
+    roster: Roster,
+    publishers: Vec<Publisher>,
+    /// Of the refreshers, in the order of [`VALUES`].
+    queues: Vec<RequestQueue>,
 }
 
 /// What differs from the default in a test.
-#[derive(Default)]
 struct Setup {
     password: Option<&'static str>,
     max_connections: Option<usize>,
     idle_timeout: Duration,
     ticking: bool,
     value: Option<String>,
+    clients: Vec<ClientConfig>,
+    writes: Writes,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            password: None,
+            max_connections: None,
+            idle_timeout: Duration::ZERO,
+            ticking: false,
+            value: None,
+            clients: Vec::new(),
+            writes: Writes::Refuse,
+        }
+    }
 }
 
 impl Setup {
@@ -54,26 +96,15 @@ impl Setup {
         let clock = if self.ticking { SystemClock::shared() } else { Arc::new(Still) };
         let now = clock.now();
         let names = VALUES.map(|(name, ..)| SourceName::parse(name).unwrap());
-        let (publishers, reader) =
-            snapshot(names.into_iter().chain([SourceName::parse("empty").unwrap()]));
+        let mut roster = Roster::default();
+        let names = names.into_iter().chain([SourceName::parse("empty").unwrap()]);
+        let slots: Vec<Slot> = names.map(|name| roster.slot(name)).collect();
+        let publishers: Vec<Publisher> = slots.iter().map(Slot::publisher).collect();
+        roster.serve(slots);
+        let reader = roster.reader();
         for (publisher, (_, value, life)) in publishers.iter().zip(VALUES) {
-            let life = Duration::from_millis(life);
             let value = self.value.as_deref().unwrap_or(value);
-            publisher.publish(Arc::new(Published {
-                record: TokenRecord {
-                    value: Secret::new(value),
-                    fetched_at: now.wall,
-                    expires_at: now.wall + life,
-                    generation: Generation(1),
-                    first_seen: now.wall,
-                    identity: SourceIdentity([0; 32]),
-                    captured: None,
-                },
-                ends_mono: now.mono + life,
-                lead: Duration::from_secs(600),
-                overlap: None,
-                in_doubt_since: None,
-            }));
+            publisher.publish(published(now, value, 1, Duration::from_millis(life)));
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -82,11 +113,15 @@ impl Setup {
             password: self.password.map(Secret::new),
             max_connections: self.max_connections.unwrap_or(10_000),
             idle_timeout: self.idle_timeout,
+            writes: self.writes,
+            notify: true,
         };
         let drain = Drain::new();
-        let parts = RespParts { reader, clock };
+        let names = VALUES.map(|(name, ..)| SourceName::parse(name).unwrap());
+        let (queues, refresh) = queue(names);
+        let parts = RespParts { reader, refresh, clients: self.clients, clock: Arc::clone(&clock) };
         let ended = tokio::spawn(serve(listener, config, parts, drain.clone()));
-        Server { address, drain, ended }
+        Server { address, drain, ended, clock, roster, publishers, queues }
     }
 }
 
@@ -152,15 +187,20 @@ fn words(text: &str) -> Vec<u8> {
     array(&words)
 }
 
-const TRANSCRIPTS: [(&str, &str); 8] = [
+const TRANSCRIPTS: [(&str, &str); 13] = [
     ("connection", include_str!("../../../tests/golden/resp/connection.txt")),
     ("handshakes", include_str!("../../../tests/golden/resp/handshakes.txt")),
     ("ours", include_str!("../../../tests/golden/resp/ours.txt")),
     ("password", include_str!("../../../tests/golden/resp/password.txt")),
+    ("probes", include_str!("../../../tests/golden/resp/probes.txt")),
     ("protocol", include_str!("../../../tests/golden/resp/protocol.txt")),
     ("reading", include_str!("../../../tests/golden/resp/reading.txt")),
+    ("pubsub", include_str!("../../../tests/golden/resp/pubsub.txt")),
     ("refused", include_str!("../../../tests/golden/resp/refused.txt")),
     ("server", include_str!("../../../tests/golden/resp/server.txt")),
+    ("tracking", include_str!("../../../tests/golden/resp/tracking.txt")),
+    ("transactions", include_str!("../../../tests/golden/resp/transactions.txt")),
+    ("users", include_str!("../../../tests/golden/resp/users.txt")),
 ];
 
 /// One step of a transcript.
@@ -188,10 +228,27 @@ fn steps(transcript: &str) -> Vec<(usize, Step)> {
     numbered.filter_map(|(at, line)| Some((at + 1, step(line)?))).collect()
 }
 
+/// What a transcript asks for: `@ password WORD`, `@ client NAME KEY SOURCE ...`, `@ writes report`.
+fn setup(transcript: &'static str) -> Setup {
+    let mut setup = Setup::default();
+    for line in transcript.lines().filter_map(|line| line.strip_prefix("@ ")) {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["password", password] => setup.password = Some(password),
+            ["writes", "report"] => setup.writes = Writes::Report,
+            ["client", name, key, ref sources @ ..] => setup.clients.push(ClientConfig {
+                name: name.into(),
+                keys: vec![Secret::new(key)],
+                sources: Some(sources.iter().map(|n| SourceName::parse(n).unwrap()).collect()),
+            }),
+            _ => panic!("not a setting of a transcript: {line:?}"),
+        }
+    }
+    setup
+}
+
 /// Replays a transcript, with each request in `pieces` sized so.
 async fn replay(name: &str, transcript: &'static str, piece: usize) {
-    let password = transcript.lines().find_map(|line| line.strip_prefix("@ password "));
-    let start = || Setup { password, ..Setup::default() }.start();
+    let start = || setup(transcript).start();
     let mut server = start().await;
     let mut peer = server.connect().await;
     for (line, step) in steps(transcript) {
