@@ -119,6 +119,11 @@ impl Connection {
     fn note(&mut self, request: &Request, reply: &Reply, transaction: &mut Vec<Request>) {
         match request.word(0).as_str() {
             "client" if request.word(1) == "reply" && request.words.len() == 3 => {
+                // Where it is obeyed, the first reply is that of a later request, and never one of
+                // these.
+                if reply.is_error("ERR Can't execute 'client|reply'") || reply.is_error("NOAUTH") {
+                    return;
+                }
                 match request.word(2).as_str() {
                     "off" => self.voice = Voice::Off,
                     "skip" => self.voice = Voice::Skipping,
