@@ -3,6 +3,8 @@
 
 mod config;
 mod crash;
+#[cfg(feature = "interop")]
+mod differential;
 mod faults;
 #[cfg(feature = "interop")]
 mod interop;
