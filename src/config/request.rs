@@ -365,7 +365,7 @@ fn once_each<T>(
     lowering: &mut Lowering<'_>,
     lower: impl Fn(&str, Setting, &mut Lowering<'_>) -> Option<T>,
 ) -> Vec<(String, T)> {
-    let mut rows: Vec<(String, T)> = Vec::new();
+    let mut rows: Vec<(String, T)> = Vec::with_capacity(raw.0.len());
     for (name, setting) in raw.0 {
         let path = format!("{path}.{name}");
         if rows.iter().any(|(known, _)| *known == name) {

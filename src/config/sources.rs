@@ -1,6 +1,8 @@
 //! The table of token sources: from what was written to checked sources in order of dependency.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
@@ -14,6 +16,7 @@ use super::setting::{Choice, Table};
 use super::template::{CAPTURED, Template};
 use super::vendors::{Vendor, preset};
 use super::{RefreshPolicy, Rotation, TokenSource};
+use crate::account::Account;
 use crate::token::{Secret, SourceIdentity, SourceName};
 
 /// Checks every source and puts them in an order in which each comes after those it depends on.
@@ -44,7 +47,28 @@ pub(super) fn lower_sources(
     for draft in &drafts {
         check_references(draft, &names, lowering);
     }
-    in_order(drafts, lowering)
+    let mut sources = in_order(drafts, lowering)?;
+    share(&mut sources);
+    Some(sources)
+}
+
+/// Has sources that say the same of something say it in one place: thousands of accounts of one endpoint
+/// differ in little, and are kept for as long as the server runs.
+fn share(sources: &mut [TokenSource]) {
+    let (mut urls, mut policies, mut endpoints) = Default::default();
+    for source in sources {
+        one_of(&mut urls, &mut source.url);
+        one_of(&mut policies, &mut source.policy);
+        one_of(&mut endpoints, &mut source.account.endpoint);
+    }
+}
+
+/// Puts the known one in the place of its equal.
+fn one_of<T: Eq + Hash + ?Sized>(known: &mut HashSet<Arc<T>>, one: &mut Arc<T>) {
+    match known.get(one) {
+        Some(equal) => *one = Arc::clone(equal),
+        None => drop(known.insert(Arc::clone(one))),
+    }
 }
 
 fn lower_source(
@@ -128,18 +152,19 @@ fn lower_source(
         None => preset.daily_limit,
         Some(limit) => Some(lowering.daily_limit(&at("daily_limit"), limit)).filter(|n| *n > 0),
     };
+    let account = Account { name: account.unwrap_or_default().into(), endpoint: url.path().into() };
     TokenSource {
         name,
         vendor: preset.vendor,
-        url,
+        url: Arc::new(url),
         hosts,
         request,
         dependencies,
         answer,
         captured,
         follow,
-        account: account.unwrap_or_default(),
-        policy,
+        account,
+        policy: Arc::new(policy),
         identity: SourceIdentity([0; 32]), // `in_order` sets it: it needs the dependencies'
     }
 }
@@ -245,7 +270,7 @@ fn in_order(drafts: Vec<TokenSource>, lowering: &mut Lowering<'_>) -> Option<Vec
     let names: BTreeSet<SourceName> = drafts.iter().map(|draft| draft.name.clone()).collect();
     let (mut waiting, mut ordered) = (drafts, Vec::new());
     let mut identities: HashMap<SourceName, SourceIdentity> = HashMap::new();
-    let mut accounts: HashMap<SourceName, String> = HashMap::new();
+    let mut accounts: HashMap<SourceName, Arc<str>> = HashMap::new();
     loop {
         let before = waiting.len();
         let mut still_waiting = Vec::new();
@@ -257,12 +282,12 @@ fn in_order(drafts: Vec<TokenSource>, lowering: &mut Lowering<'_>) -> Option<Vec
             } else {
                 source.identity = identity(&source, &identities);
                 identities.insert(source.name.clone(), source.identity);
-                if source.account.is_empty()
+                if source.account.name.is_empty()
                     && let Some(account) = source.dependencies.first().and_then(|d| accounts.get(d))
                 {
-                    source.account.clone_from(account);
+                    source.account.name = Arc::clone(account);
                 }
-                accounts.insert(source.name.clone(), source.account.clone());
+                accounts.insert(source.name.clone(), Arc::clone(&source.account.name));
                 ordered.push(source);
             }
         }
