@@ -144,8 +144,10 @@ pub struct TokenSource {
     pub request: RequestTemplate,
     /// The sources named in the request's placeholders.
     pub dependencies: Vec<SourceName>,
-    /// How an answer is read.
-    pub answer: AnswerRules,
+    /// Where the token stands in an answer.
+    pub value: Fields,
+    /// How the rest of an answer is read.
+    pub answer: Arc<AnswerRules>,
     /// What `{{captured}}` stands for as long as no answer has given anything.
     pub captured: Option<Secret>,
     /// Whether its tokens die with the dependency's they were fetched with, and are to be fetched

@@ -11,7 +11,9 @@ use super::answer::{AnswerRules, FieldPath, RawAnswer, lower_answer};
 use super::identity::identity;
 use super::lower::Lowering;
 use super::raw::{RawRefresh, RawSource, STICKY_NAMES, nearest, unknown_among};
-use super::request::{RawRequest, RequestTemplate, lower_address, lower_hosts, lower_request};
+use super::request::{
+    Body, RawRequest, RequestTemplate, lower_address, lower_hosts, lower_request,
+};
 use super::setting::{Choice, Table};
 use super::template::{CAPTURED, Template};
 use super::vendors::{Vendor, preset};
@@ -32,7 +34,8 @@ pub(super) fn lower_sources(
     }
     let names: BTreeSet<String> = raw.0.iter().map(|(name, _)| name.clone()).collect();
     let mut seen = BTreeSet::new();
-    let mut drafts = Vec::new();
+    let mut drafts = Vec::with_capacity(raw.0.len());
+    let mut common = Common::default();
     for (name, source) in raw.0 {
         let path = format!("token_sources.{name}");
         if !seen.insert(name.clone()) {
@@ -41,25 +44,42 @@ pub(super) fn lower_sources(
         }
         match SourceName::parse(&name) {
             Err(message) => lowering.mistake(path, message),
-            Ok(name) => drafts.push(lower_source(name, &path, source, defaults, lowering)),
+            Ok(name) => {
+                let mut draft = lower_source(name, &path, source, defaults, lowering);
+                common.share(&mut draft);
+                drafts.push(draft);
+            }
         }
     }
     for draft in &drafts {
         check_references(draft, &names, lowering);
     }
-    let mut sources = in_order(drafts, lowering)?;
-    share(&mut sources);
-    Some(sources)
+    in_order(drafts, lowering)
 }
 
-/// Has sources that say the same of something say it in one place: thousands of accounts of one endpoint
-/// differ in little, and are kept for as long as the server runs.
-fn share(sources: &mut [TokenSource]) {
-    let (mut urls, mut policies, mut endpoints) = Default::default();
-    for source in sources {
-        one_of(&mut urls, &mut source.url);
-        one_of(&mut policies, &mut source.policy);
-        one_of(&mut endpoints, &mut source.account.endpoint);
+/// What sources have said so far that others may say too. Thousands of accounts of one endpoint differ in
+/// little, and are kept for as long as the server runs: what is equal is kept once.
+#[derive(Default)]
+struct Common {
+    urls: HashSet<Arc<Url>>,
+    answers: HashSet<Arc<AnswerRules>>,
+    policies: HashSet<Arc<RefreshPolicy>>,
+    texts: HashSet<Arc<str>>,
+}
+
+impl Common {
+    fn share(&mut self, source: &mut TokenSource) {
+        one_of(&mut self.urls, &mut source.url);
+        one_of(&mut self.answers, &mut source.answer);
+        one_of(&mut self.policies, &mut source.policy);
+        one_of(&mut self.texts, &mut source.account.endpoint);
+        let form = match &mut source.request.body {
+            Body::Form(pairs) => pairs.as_mut_slice(),
+            Body::Empty | Body::Json(_) => &mut [],
+        };
+        for (name, _) in source.request.args.iter_mut().chain(form) {
+            one_of(&mut self.texts, name);
+        }
     }
 }
 
@@ -116,7 +136,7 @@ fn lower_source(
         capture: raw.capture,
     };
     let own = own.unwrap_or_else(|| FieldPath::named(name.as_str()));
-    let answer = lower_answer(path, answer, preset, own, lowering);
+    let (value, answer) = lower_answer(path, answer, preset, own, lowering);
     let captured = lowering.text(&at("captured"), raw.captured).map(Secret::new);
     check_captured(path, &request, &answer, captured.as_ref(), lowering);
     let follow = lowering.flag(&at("follow"), raw.follow, preset.follow);
@@ -160,7 +180,8 @@ fn lower_source(
         hosts,
         request,
         dependencies,
-        answer,
+        value,
+        answer: Arc::new(answer),
         captured,
         follow,
         account,
@@ -268,7 +289,8 @@ fn check_references(source: &TokenSource, names: &BTreeSet<String>, lowering: &m
 /// none of its own, its first dependency's account; finds cycles.
 fn in_order(drafts: Vec<TokenSource>, lowering: &mut Lowering<'_>) -> Option<Vec<TokenSource>> {
     let names: BTreeSet<SourceName> = drafts.iter().map(|draft| draft.name.clone()).collect();
-    let (mut waiting, mut ordered) = (drafts, Vec::new());
+    let mut ordered = Vec::with_capacity(drafts.len());
+    let mut waiting = drafts;
     let mut identities: HashMap<SourceName, SourceIdentity> = HashMap::new();
     let mut accounts: HashMap<SourceName, Arc<str>> = HashMap::new();
     loop {

@@ -130,7 +130,7 @@ fn settings_are_read() {
     assert_eq!(a.policy.timeout, Duration::from_secs(2));
     assert_eq!(b.policy.timeout, Duration::from_secs(3));
     assert_eq!(b.policy.cooldown, Duration::ZERO);
-    assert_eq!(b.answer.value.to_string(), "data.v");
+    assert_eq!(b.value.to_string(), "data.v");
     assert_eq!(b.policy.lifetime, Some(Duration::from_secs(9)));
 }
 
