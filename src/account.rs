@@ -1,14 +1,15 @@
 //! The vocabulary of quotas: whose calls of what, and how many. No I/O, no clock.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Whose calls of what.
+/// Whose calls of what. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Account {
     /// The account: an appid, a corpid …
-    pub name: String,
+    pub name: Arc<str>,
     /// The endpoint: the path of the address.
-    pub endpoint: String,
+    pub endpoint: Arc<str>,
 }
 
 /// The calls of one account and endpoint in one Beijing day.

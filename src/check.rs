@@ -77,10 +77,10 @@ fn write_source(f: &mut fmt::Formatter<'_>, source: &TokenSource) -> fmt::Result
 }
 
 fn write_account(f: &mut fmt::Formatter<'_>, source: &TokenSource) -> fmt::Result {
-    if source.account.is_empty() && source.policy.daily_limit.is_none() {
+    if source.account.name.is_empty() && source.policy.daily_limit.is_none() {
         return Ok(());
     }
-    let account = if source.account.is_empty() { "(none)" } else { &source.account };
+    let account = if source.account.name.is_empty() { "(none)" } else { &*source.account.name };
     write!(f, "      account {account}")?;
     match source.policy.daily_limit {
         Some(limit) => writeln!(f, ", {limit} calls a day at most"),

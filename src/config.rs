@@ -17,10 +17,12 @@ mod vendors;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
+use crate::account::Account;
 use crate::token::{Secret, SourceIdentity, SourceName};
 
 pub use answer::{AnswerRules, Code, ExpiresIs, ExpiresUnit, FieldPath, Fields};
@@ -164,25 +166,27 @@ pub struct TokenSource {
     pub vendor: Vendor,
     /// The address as it was written, placeholders and all, without its query, in which a secret may
     /// stand: for naming the endpoint. A request goes to the address of `request`.
-    pub url: Url,
+    pub url: Arc<Url>,
     /// Other hosts where the same API answers, used in turn when the address's own fails.
     pub hosts: Vec<Host>,
     /// What a request is made of.
     pub request: RequestTemplate,
     /// The sources named in the request's placeholders.
     pub dependencies: Vec<SourceName>,
-    /// How an answer is read.
-    pub answer: AnswerRules,
+    /// Where the token stands in an answer.
+    pub value: Fields,
+    /// How the rest of an answer is read.
+    pub answer: Arc<AnswerRules>,
     /// What `{{captured}}` stands for as long as no answer has given anything.
     pub captured: Option<Secret>,
     /// Whether its tokens die with the dependency's they were fetched with, and are to be fetched
     /// anew when that changes. It has a dependency then.
     pub follow: bool,
     /// Whose quota its calls are charged to: by default the appid, corpid … of its request, or the
-    /// account of what it depends on; empty if it has none.
-    pub account: String,
+    /// account of what it depends on; its name is empty if it has none.
+    pub account: Account,
     /// When it is refreshed.
-    pub policy: RefreshPolicy,
+    pub policy: Arc<RefreshPolicy>,
     /// What its records belong to.
     pub identity: SourceIdentity,
 }

@@ -1,5 +1,7 @@
 //! Going down in order: the signals, the drain that every room watches, the grace period.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -7,11 +9,14 @@ use tokio_util::task::TaskTracker;
 
 /// Tells every room to finish what is in flight and take nothing new. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Drain {
+pub struct Drain(Arc<Part>);
+
+#[derive(Debug, Default)]
+struct Part {
     token: CancellationToken,
     tasks: TaskTracker,
     /// The tasks of the drains that this one is a part of.
-    above: Vec<TaskTracker>,
+    above: Box<[TaskTracker]>,
 }
 
 impl Drain {
@@ -22,43 +27,43 @@ impl Drain {
 
     /// A part of this drain: begins with it, or alone. Its tasks are waited for by both.
     pub fn child(&self) -> Drain {
-        let mut above = self.above.clone();
-        above.push(self.tasks.clone());
-        Drain { token: self.token.child_token(), tasks: TaskTracker::new(), above }
+        let above = self.0.above.iter().chain([&self.0.tasks]).cloned().collect();
+        let (token, tasks) = (self.0.token.child_token(), TaskTracker::new());
+        Drain(Arc::new(Part { token, tasks, above }))
     }
 
     /// Begins it.
     pub fn begin(&self) {
-        self.token.cancel();
-        self.tasks.close();
+        self.0.token.cancel();
+        self.0.tasks.close();
     }
 
     /// Whether it has begun.
     pub fn has_begun(&self) -> bool {
-        self.token.is_cancelled()
+        self.0.token.is_cancelled()
     }
 
     /// Ends when it begins.
     pub async fn begun(&self) {
-        self.token.cancelled().await;
+        self.0.token.cancelled().await;
     }
 
     /// Starts a task that the drain waits for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let counted: Vec<_> = self.above.iter().map(TaskTracker::token).collect();
+        let counted: Box<[_]> = self.0.above.iter().map(TaskTracker::token).collect();
         // Not an async block, which would have room for the task twice: as given, and as awaited.
-        self.tasks.spawn(task.map(move |()| drop(counted)));
+        self.0.tasks.spawn(task.map(move |()| drop(counted)));
     }
 
     /// Waits until every task started with [`Drain::spawn`] has ended.
     pub async fn finished(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
     }
 
     /// Whether every task has ended, once it has begun.
     pub fn has_finished(&self) -> bool {
-        self.tasks.is_closed() && self.tasks.is_empty()
+        self.0.tasks.is_closed() && self.0.tasks.is_empty()
     }
 }
 

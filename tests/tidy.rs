@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("token", &["clock"]),
     ("account", &[]),
     ("duration", &[]),
-    ("config", &["token", "duration"]),
+    ("config", &["token", "account", "duration"]),
     ("logging", &["config"]),
     ("shutdown", &[]),
     ("outbound", &["token", "config"]),

@@ -83,6 +83,7 @@ impl Running {
         mut records: HashMap<SourceName, TokenRecord>,
     ) -> Vec<Ready> {
         let mut newcomers = Vec::with_capacity(sources.len());
+        self.members.reserve_exact(sources.len());
         for source in sources {
             let (member, newcomer) = self.newcomer(source, None, None);
             self.members.push(member);

@@ -9,7 +9,7 @@ use super::setting::{Choice, Setting};
 use super::vendors::Preset;
 
 /// Where in an answer something stands: names and indexes, from the outside in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FieldPath {
     text: Box<str>,
     /// Whether dots separate steps. A source's name may hold dots that do not.
@@ -45,7 +45,7 @@ fn steps(text: &str, dotted: bool) -> impl Iterator<Item = &str> {
 }
 
 /// The fields of an answer that may hold one thing; the first that is there counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fields {
     /// Paths from the table of vendors, shared by all its sources.
     listed: &'static [&'static str],
@@ -79,7 +79,7 @@ impl fmt::Display for Fields {
 
 /// A code by which an upstream says how a request went: a number (also one written as a text), or a
 /// text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Code {
     /// `40013`, `"0"`
     Number(i64),
@@ -95,7 +95,7 @@ impl Code {
 }
 
 /// What lifetimes are counted in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExpiresUnit {
     /// Seconds.
     Seconds,
@@ -104,7 +104,7 @@ pub enum ExpiresUnit {
 }
 
 /// What a lifetime in an answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExpiresIs {
     /// The time that is left.
     Relative,
@@ -113,17 +113,15 @@ pub enum ExpiresIs {
 }
 
 /// The codes that mean success.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Accepted {
     Listed(&'static [i64]),
     Only(Code),
 }
 
-/// How an answer is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How an answer is read, but for where the token stands in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AnswerRules {
-    /// Where the token stands.
-    pub value: Fields,
     /// Where its life stands.
     pub expires: Fields,
     /// What the life is counted in.
@@ -164,15 +162,15 @@ pub(super) struct RawAnswer {
     pub capture: Option<Setting>,
 }
 
-/// The rules for a source whose settings stand under `path`; `own` is the field that holds the value
-/// where none of the vendor's does.
+/// Where the token stands, and the rules for the rest, of a source whose settings stand under `path`;
+/// `own` is the field that holds the value where none of the vendor's does.
 pub(super) fn lower_answer(
     path: &str,
     raw: RawAnswer,
     preset: &'static Preset,
     own: FieldPath,
     lowering: &mut Lowering<'_>,
-) -> AnswerRules {
+) -> (Fields, AnswerRules) {
     let at = |setting: &str| format!("{path}.{setting}");
     let value = match lowering.field(&at("value_field"), raw.value_field) {
         Some(field) => Fields::only(field),
@@ -216,7 +214,8 @@ pub(super) fn lower_answer(
             lowering.choice(&at("expires_is"), &choice, WORDS).unwrap_or(preset.expires_is)
         }
     };
-    AnswerRules { value, expires, expires_unit, expires_is, code, accepted, message, capture }
+    let rules = AnswerRules { expires, expires_unit, expires_is, code, accepted, message, capture };
+    (value, rules)
 }
 
 fn lower_code(path: &str, raw: Option<Setting>, lowering: &mut Lowering<'_>) -> Option<Code> {

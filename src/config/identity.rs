@@ -1,6 +1,7 @@
 //! What a stored record belongs to: a digest of what its source fetches with. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -89,7 +90,7 @@ impl Feed<'_> {
     }
 
     /// By name: their order means nothing.
-    fn pairs(&mut self, pairs: &[(String, Template)]) {
+    fn pairs(&mut self, pairs: &[(Arc<str>, Template)]) {
         let mut pairs: Vec<_> = pairs.iter().collect();
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
         for (name, template) in pairs {

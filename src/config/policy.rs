@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What a fetch does to the value that was fetched before it, and what an answer's lifetime means.
 /// The sources of these facts are in the table of defaults by URL, in `sources`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rotation {
     /// Each fetch makes a new value and the old one lives on for `overlap` at most.
     Rotating,
@@ -24,7 +24,7 @@ pub enum Rotation {
 }
 
 /// The timing of one source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RefreshPolicy {
     /// How long before the end a renewal is due, and tried without haste; never more than a quarter
     /// of the lifetime.

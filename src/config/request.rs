@@ -1,6 +1,8 @@
 //! What a source's request is made of: the address, the arguments, the body, all with their
 //! placeholders. From what was written to checked templates; `source::request` fills them.
 
+use std::sync::Arc;
+
 use url::Url;
 
 use super::Method;
@@ -19,9 +21,9 @@ pub struct RequestTemplate {
     /// The whole address without the arguments below; placeholders may stand in its path and query.
     pub address: Template,
     /// Arguments of the query string, in the order of the config.
-    pub args: Vec<(String, Template)>,
+    pub args: Vec<(Arc<str>, Template)>,
     /// Header fields; the names are sound and none that the client sets itself.
-    pub headers: Vec<(String, Template)>,
+    pub headers: Vec<(Arc<str>, Template)>,
     /// HTTP Basic authentication.
     pub basic: Option<Basic>,
     /// The body.
@@ -48,7 +50,7 @@ pub enum Body {
     /// A JSON object.
     Json(Vec<(String, JsonTemplate)>),
     /// Pairs as a web form sends them.
-    Form(Vec<(String, Template)>),
+    Form(Vec<(Arc<str>, Template)>),
 }
 
 /// A JSON value with placeholders in its texts.
@@ -116,12 +118,12 @@ impl RequestTemplate {
     }
 
     fn named(&self, name: &str) -> Option<String> {
-        if let Some((_, template)) = self.args.iter().find(|(known, _)| known == name) {
+        if let Some((_, template)) = self.args.iter().find(|(known, _)| **known == *name) {
             return template.literal();
         }
         match &self.body {
             Body::Empty => None,
-            Body::Form(pairs) => pairs.iter().find(|(known, _)| known == name)?.1.literal(),
+            Body::Form(pairs) => pairs.iter().find(|(known, _)| **known == *name)?.1.literal(),
             Body::Json(rows) => match &rows.iter().find(|(known, _)| known == name)?.1 {
                 JsonTemplate::Text(template) => template.literal(),
                 JsonTemplate::Number(number) => Some(number.to_string()),
@@ -342,12 +344,13 @@ fn lower_pairs(
     path: &str,
     raw: Table<Setting>,
     lowering: &mut Lowering<'_>,
-) -> Vec<(String, Template)> {
-    once_each(path, raw, lowering, |path, setting, lowering| match setting {
+) -> Vec<(Arc<str>, Template)> {
+    let pairs = once_each(path, raw, lowering, |path, setting, lowering| match setting {
         Setting::Number(number) => Some(Template::text(number.to_string())),
         Setting::Bool(value) => Some(Template::text(value.to_string())),
         other => lower_text(path, other, lowering),
-    })
+    });
+    pairs.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
 /// The rows of a table through `lower`; what is there twice or wrong is left out, and said.
@@ -357,7 +360,7 @@ fn once_each<T>(
     lowering: &mut Lowering<'_>,
     lower: impl Fn(&str, Setting, &mut Lowering<'_>) -> Option<T>,
 ) -> Vec<(String, T)> {
-    let mut rows: Vec<(String, T)> = Vec::new();
+    let mut rows: Vec<(String, T)> = Vec::with_capacity(raw.0.len());
     for (name, setting) in raw.0 {
         let path = format!("{path}.{name}");
         if rows.iter().any(|(known, _)| *known == name) {
@@ -414,7 +417,7 @@ fn lower_headers(
     path: &str,
     raw: Table<Setting>,
     lowering: &mut Lowering<'_>,
-) -> Vec<(String, Template)> {
+) -> Vec<(Arc<str>, Template)> {
     let headers = lower_pairs(path, raw, lowering);
     for (name, template) in &headers {
         let path = format!("{path}.{name}");

@@ -1,6 +1,8 @@
 //! The table of token sources: from what was written to checked sources in order of dependency.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
@@ -9,11 +11,14 @@ use super::answer::{AnswerRules, FieldPath, RawAnswer, lower_answer};
 use super::identity::identity;
 use super::lower::Lowering;
 use super::raw::{RawRefresh, RawSource, STICKY_NAMES, nearest, unknown_among};
-use super::request::{RawRequest, RequestTemplate, lower_address, lower_hosts, lower_request};
+use super::request::{
+    Body, RawRequest, RequestTemplate, lower_address, lower_hosts, lower_request,
+};
 use super::setting::{Choice, Table};
 use super::template::{CAPTURED, Template};
 use super::vendors::{Vendor, preset};
 use super::{RefreshPolicy, Rotation, TokenSource};
+use crate::account::Account;
 use crate::token::{Secret, SourceIdentity, SourceName};
 
 /// Checks every source and puts them in an order in which each comes after those it depends on.
@@ -29,7 +34,8 @@ pub(super) fn lower_sources(
     }
     let names: BTreeSet<String> = raw.0.iter().map(|(name, _)| name.clone()).collect();
     let mut seen = BTreeSet::new();
-    let mut drafts = Vec::new();
+    let mut drafts = Vec::with_capacity(raw.0.len());
+    let mut common = Common::default();
     for (name, source) in raw.0 {
         let path = format!("token_sources.{name}");
         if !seen.insert(name.clone()) {
@@ -38,13 +44,51 @@ pub(super) fn lower_sources(
         }
         match SourceName::parse(&name) {
             Err(message) => lowering.mistake(path, message),
-            Ok(name) => drafts.push(lower_source(name, &path, source, defaults, lowering)),
+            Ok(name) => {
+                let mut draft = lower_source(name, &path, source, defaults, lowering);
+                common.share(&mut draft);
+                drafts.push(draft);
+            }
         }
     }
     for draft in &drafts {
         check_references(draft, &names, lowering);
     }
     in_order(drafts, lowering)
+}
+
+/// What sources have said so far that others may say too. Thousands of accounts of one endpoint differ in
+/// little, and are kept for as long as the server runs: what is equal is kept once.
+#[derive(Default)]
+struct Common {
+    urls: HashSet<Arc<Url>>,
+    answers: HashSet<Arc<AnswerRules>>,
+    policies: HashSet<Arc<RefreshPolicy>>,
+    texts: HashSet<Arc<str>>,
+}
+
+impl Common {
+    fn share(&mut self, source: &mut TokenSource) {
+        one_of(&mut self.urls, &mut source.url);
+        one_of(&mut self.answers, &mut source.answer);
+        one_of(&mut self.policies, &mut source.policy);
+        one_of(&mut self.texts, &mut source.account.endpoint);
+        let form = match &mut source.request.body {
+            Body::Form(pairs) => pairs.as_mut_slice(),
+            Body::Empty | Body::Json(_) => &mut [],
+        };
+        for (name, _) in source.request.args.iter_mut().chain(form) {
+            one_of(&mut self.texts, name);
+        }
+    }
+}
+
+/// Puts the known one in the place of its equal.
+fn one_of<T: Eq + Hash + ?Sized>(known: &mut HashSet<Arc<T>>, one: &mut Arc<T>) {
+    match known.get(one) {
+        Some(equal) => *one = Arc::clone(equal),
+        None => drop(known.insert(Arc::clone(one))),
+    }
 }
 
 fn lower_source(
@@ -92,7 +136,7 @@ fn lower_source(
         capture: raw.capture,
     };
     let own = own.unwrap_or_else(|| FieldPath::named(name.as_str()));
-    let answer = lower_answer(path, answer, preset, own, lowering);
+    let (value, answer) = lower_answer(path, answer, preset, own, lowering);
     let captured = lowering.text(&at("captured"), raw.captured).map(Secret::new);
     check_captured(path, &request, &answer, captured.as_ref(), lowering);
     let follow = lowering.flag(&at("follow"), raw.follow, preset.follow);
@@ -128,18 +172,20 @@ fn lower_source(
         None => preset.daily_limit,
         Some(limit) => Some(lowering.daily_limit(&at("daily_limit"), limit)).filter(|n| *n > 0),
     };
+    let account = Account { name: account.unwrap_or_default().into(), endpoint: url.path().into() };
     TokenSource {
         name,
         vendor: preset.vendor,
-        url,
+        url: Arc::new(url),
         hosts,
         request,
         dependencies,
-        answer,
+        value,
+        answer: Arc::new(answer),
         captured,
         follow,
-        account: account.unwrap_or_default(),
-        policy,
+        account,
+        policy: Arc::new(policy),
         identity: SourceIdentity([0; 32]), // `in_order` sets it: it needs the dependencies'
     }
 }
@@ -243,9 +289,10 @@ fn check_references(source: &TokenSource, names: &BTreeSet<String>, lowering: &m
 /// none of its own, its first dependency's account; finds cycles.
 fn in_order(drafts: Vec<TokenSource>, lowering: &mut Lowering<'_>) -> Option<Vec<TokenSource>> {
     let names: BTreeSet<SourceName> = drafts.iter().map(|draft| draft.name.clone()).collect();
-    let (mut waiting, mut ordered) = (drafts, Vec::new());
+    let mut ordered = Vec::with_capacity(drafts.len());
+    let mut waiting = drafts;
     let mut identities: HashMap<SourceName, SourceIdentity> = HashMap::new();
-    let mut accounts: HashMap<SourceName, String> = HashMap::new();
+    let mut accounts: HashMap<SourceName, Arc<str>> = HashMap::new();
     loop {
         let before = waiting.len();
         let mut still_waiting = Vec::new();
@@ -257,12 +304,12 @@ fn in_order(drafts: Vec<TokenSource>, lowering: &mut Lowering<'_>) -> Option<Vec
             } else {
                 source.identity = identity(&source, &identities);
                 identities.insert(source.name.clone(), source.identity);
-                if source.account.is_empty()
+                if source.account.name.is_empty()
                     && let Some(account) = source.dependencies.first().and_then(|d| accounts.get(d))
                 {
-                    source.account.clone_from(account);
+                    source.account.name = Arc::clone(account);
                 }
-                accounts.insert(source.name.clone(), source.account.clone());
+                accounts.insert(source.name.clone(), Arc::clone(&source.account.name));
                 ordered.push(source);
             }
         }

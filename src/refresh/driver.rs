@@ -117,7 +117,6 @@ pub enum Kept {
 /// One source's refresher.
 pub struct Refresher<U, S> {
     source: Arc<TokenSource>,
-    account: Arc<Account>,
     publisher: Publisher,
     queue: RequestQueue,
     tools: Tools<U, S>,
@@ -149,11 +148,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             source.dependencies.iter().filter_map(|name| tools.reader.changes(name.as_str()));
         let changes = changes.collect();
         let machine = new_machine(&source, &tools.clock);
-        let account =
-            Account { name: source.account.clone(), endpoint: source.url.path().to_owned() };
         let mut refresher = Box::new(Refresher {
             source,
-            account: Arc::new(account),
             publisher,
             queue,
             tools,
@@ -242,7 +238,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 event = next(&mut self.work) => {
                     self.work = None;
                     if self.entered && matches!(&event, Event::Fetched(Err(error)) if !error.was_sent()) {
-                        self.ledger().take_back(&self.account, self.tools.clock.now().wall);
+                        self.ledger().take_back(&self.source.account, self.tools.clock.now().wall);
                     }
                     settled = self.source.policy.outcome_matters() && matches!(event, Event::Fetched(Err(_)));
                     event
@@ -311,8 +307,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let captured = self.machine.captured();
         let request = FetchRequest { dependencies, captured, force };
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
-        let (store, account) = (self.tools.store.clone(), Arc::clone(&self.account));
-        let shared = Arc::clone(&self.tools.shared);
+        let (store, shared) = (self.tools.store.clone(), Arc::clone(&self.tools.shared));
         let calls = admitted.calls;
         async move {
             let _turn = shared.turns.acquire().await;
@@ -323,7 +318,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 .outcome_matters()
                 .then(|| shared.ledger().mark(&source.name, now.wall));
             // Each step is boxed when it comes, so that who waits does not hold room for it.
-            save(store, account, calls, source.name.clone(), mark).boxed().await;
+            save(store, Arc::clone(&source), calls, mark).boxed().await;
             let _place = shared.places.acquire().await;
             let exchange = upstream.fetch(&source, &request).boxed();
             // Whatever the upstream does about time itself: nothing stays under way for ever.
@@ -348,12 +343,12 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 
     /// Enters a call into the ledger.
     fn enter(&self, now: Now, purpose: Purpose) -> Result<Admitted, Denied> {
-        let limit = self.source.policy.daily_limit;
-        let admitted = self.ledger().enter(&self.account, limit, purpose, now.wall)?;
+        let (account, limit) = (&self.source.account, self.source.policy.daily_limit);
+        let admitted = self.ledger().enter(account, limit, purpose, now.wall)?;
         if let Some(percent) = admitted.warn_at {
             tracing::warn!(
-                source = %self.source.name, account = self.account.name,
-                endpoint = self.account.endpoint, percent, made = admitted.calls.made,
+                source = %self.source.name, account = &*account.name,
+                endpoint = &*account.endpoint, percent, made = admitted.calls.made,
                 "a good part of the account's calls of this day is used up"
             );
         }
@@ -390,26 +385,25 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 /// long.
 async fn save(
     store: impl RecordStore,
-    account: Arc<Account>,
+    source: Arc<TokenSource>,
     calls: Calls,
-    source: SourceName,
     mark: Option<Unsettled>,
 ) {
     let marked = async {
         match mark {
-            Some(mark) => store.put_mark(&source, Some(mark)).await,
+            Some(mark) => store.put_mark(&source.name, Some(mark)).await,
             None => Ok(()),
         }
     };
     // Both at once: one flush serves them.
-    let written = futures_util::future::try_join(marked, store.put_calls(&account, calls));
+    let written = futures_util::future::try_join(marked, store.put_calls(&source.account, calls));
     if !matches!(tokio::time::timeout(MARK_PATIENCE, written).await, Ok(Ok(_))) {
-        tracing::debug!(account = account.name, "a request is not marked on disk");
+        tracing::debug!(source = %source.name, "a request is not marked on disk");
     }
 }
 
 fn new_machine(source: &TokenSource, clock: &SharedClock) -> Machine {
-    Machine::new(source.policy.clone(), source.identity, source.follow, clock.seed())
+    Machine::new(Arc::clone(&source.policy), source.identity, source.follow, clock.seed())
 }
 
 fn asked(

@@ -93,7 +93,7 @@ struct Unsaved {
 /// The decisions of one source.
 #[derive(Debug)]
 pub struct Machine {
-    policy: RefreshPolicy,
+    policy: Arc<RefreshPolicy>,
     identity: SourceIdentity,
     /// Whether the token dies with the token of the dependency it was fetched with.
     follows: bool,
@@ -125,7 +125,7 @@ pub struct Machine {
     lacks_dependency: bool,
     /// The generation that was last said to be refused although it should have been good.
     refused: Option<Generation>,
-    unsaved: Option<Unsaved>,
+    unsaved: Option<Box<Unsaved>>,
     waiters: Vec<Waiter>,
     draining: bool,
 }
@@ -133,13 +133,13 @@ pub struct Machine {
 impl Machine {
     /// A machine that knows of no token. `seed` is for the jitter.
     pub fn new(
-        policy: RefreshPolicy,
+        policy: impl Into<Arc<RefreshPolicy>>,
         identity: SourceIdentity,
         follows: bool,
         seed: u64,
     ) -> Machine {
         Machine {
-            policy,
+            policy: policy.into(),
             identity,
             follows,
             jitter: fastrand::Rng::with_seed(seed),
@@ -455,7 +455,8 @@ impl Machine {
                     calm: Duration::MAX,
                 };
                 let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
-                self.unsaved = Some(Unsaved { tries, retry: Pause::begin(now, retry_in) });
+                self.unsaved =
+                    Some(Box::new(Unsaved { tries, retry: Pause::begin(now, retry_in) }));
                 effects.push(Effect::Report(Report::NotOnDisk { error, retry_in }));
             }
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::errcode::meaning;
 use super::{FetchError, Fetched, Refusal};
-use crate::config::{AnswerRules, Code, ExpiresIs, ExpiresUnit, TokenSource};
+use crate::config::{AnswerRules, Code, ExpiresIs, ExpiresUnit, Fields, TokenSource};
 use crate::outbound::Answer;
 use crate::token::Secret;
 
@@ -49,7 +49,7 @@ pub(super) fn read(
         });
     }
     let json = json.ok_or(FetchError::NotJson)?;
-    let value = value(&source.answer, &json)?;
+    let value = value(&source.value, &json)?;
     // An absolute end is in the upstream's time: where it tells that, a wrong clock here is harmless.
     let expires_in = lifetime(source, &json, answer.date.unwrap_or(sent_at))?;
     let captured = captured(&source.answer, &json)?;
@@ -114,14 +114,13 @@ fn address_in(message: &str) -> Option<IpAddr> {
 }
 
 /// The first of the value fields that is there.
-fn value(rules: &AnswerRules, json: &Value) -> Result<Secret, FetchError> {
-    let mut found =
-        rules.value.paths().filter_map(|(path, steps)| Some((path, at_path(json, steps)?)));
+fn value(fields: &Fields, json: &Value) -> Result<Secret, FetchError> {
+    let mut found = fields.paths().filter_map(|(path, steps)| Some((path, at_path(json, steps)?)));
     match found.next() {
         Some((path, value)) => {
             token_text(value).map_err(|problem| FetchError::NoValue(format!("{path} {problem}")))
         }
-        None => Err(FetchError::NoValue(format!("there is no {}", rules.value))),
+        None => Err(FetchError::NoValue(format!("there is no {fields}"))),
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn fill(source: &TokenSource, with: &FetchRequest) -> Result<Filled, 
                 "header {name} would hold a control character"
             )));
         }
-        headers.push((name.clone(), value));
+        headers.push((name.to_string(), value));
     }
     let basic = template.basic.as_ref().map(|basic| {
         (filling.text(&basic.user, Cow::Borrowed), filling.text(&basic.password, Cow::Borrowed))
@@ -109,7 +109,7 @@ fn body<'a>(source: &'a TokenSource, force: bool, filling: &mut Filling<'a>) -> 
         }
         Body::Form(pairs) => {
             let mut form = Serializer::new(String::new());
-            let forced = |name: &String| force.iter().any(|(forced, _)| forced == name);
+            let forced = |name: &str| force.iter().any(|(forced, _)| forced == name);
             for (name, value) in pairs.iter().filter(|(name, _)| !forced(name)) {
                 form.append_pair(name, filling.text(value, Cow::Borrowed).expose());
             }

@@ -26,7 +26,7 @@ pub(super) fn key(account: &Account) -> Vec<u8> {
 pub(super) fn account(key: &[u8]) -> Option<Account> {
     let text = std::str::from_utf8(key.strip_prefix(PREFIX)?).ok()?;
     let (name, endpoint) = text.split_once('\0')?;
-    Some(Account { name: name.to_owned(), endpoint: endpoint.to_owned() })
+    Some(Account { name: name.into(), endpoint: endpoint.into() })
 }
 
 /// The bytes of a count.

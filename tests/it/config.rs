@@ -48,7 +48,7 @@ fn the_minimal_form_works_as_written() {
     assert_eq!(config.sources[0].policy.daily_limit, Some(2_000));
     assert_eq!(config.sources[1].policy.rotation, Rotation::Nominal);
     assert_eq!(config.sources[1].policy.daily_limit, None);
-    let accounts: Vec<&str> = config.sources.iter().map(|source| &*source.account).collect();
+    let accounts: Vec<&str> = config.sources.iter().map(|source| &*source.account.name).collect();
     assert_eq!(accounts, ["wx0", "wx0"]);
     assert_eq!(config.sources[1].dependencies[0].as_str(), "access_token");
 }
@@ -130,7 +130,7 @@ fn settings_are_read() {
     assert_eq!(a.policy.timeout, Duration::from_secs(2));
     assert_eq!(b.policy.timeout, Duration::from_secs(3));
     assert_eq!(b.policy.cooldown, Duration::ZERO);
-    assert_eq!(b.answer.value.to_string(), "data.v");
+    assert_eq!(b.value.to_string(), "data.v");
     assert_eq!(b.policy.lifetime, Some(Duration::from_secs(9)));
 }
 
@@ -155,20 +155,20 @@ fn a_sources_settings_are_read() {
     let [a, b, c, d, e, f, g, h] = &config.sources[..] else { panic!("eight sources") };
     let seconds = Duration::from_secs;
     assert_eq!(a.policy.rotation, Rotation::Sticky { window: seconds(90) });
-    assert_eq!((a.policy.daily_limit, a.account.as_str()), (Some(200), "wx1"));
+    assert_eq!((a.policy.daily_limit, a.account.name.as_ref()), (Some(200), "wx1"));
     assert_eq!(a.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["h2", "h3:444"]);
     assert_eq!(a.policy.must_renew_before, seconds(90));
-    assert_eq!((b.policy.daily_limit, b.account.as_str(), b.follow), (None, "mine", true));
+    assert_eq!((b.policy.daily_limit, b.account.name.as_ref(), b.follow), (None, "mine", true));
     assert_eq!(b.policy.rotation, Rotation::Sliding);
     assert_eq!(b.policy.must_renew_before, seconds(60));
     // Placeholders of the address count, and an account is handed on.
-    assert_eq!((c.dependencies[0].as_str(), c.account.as_str()), ("b", "mine"));
+    assert_eq!((c.dependencies[0].as_str(), c.account.name.as_ref()), ("b", "mine"));
     assert_eq!((c.policy.rotation, c.policy.daily_limit), (Rotation::Independent, None));
-    assert_eq!((d.vendor, d.account.as_str()), (Vendor::WeChat, "wx2"));
+    assert_eq!((d.vendor, d.account.name.as_ref()), (Vendor::WeChat, "wx2"));
     assert_eq!(d.policy.rotation, Rotation::Sticky { window: seconds(300) });
-    assert_eq!((e.account.as_str(), e.policy.overlap), ("client", seconds(240)));
+    assert_eq!((e.account.name.as_ref(), e.policy.overlap), ("client", seconds(240)));
     // What is known of an endpoint goes before the general setting.
-    assert_eq!((f.account.as_str(), f.policy.overlap), ("7", seconds(60)));
+    assert_eq!((f.account.name.as_ref(), f.policy.overlap), ("7", seconds(60)));
     assert!(g.follow && !f.follow);
     assert!(h.captured.as_ref().unwrap().matches(b"1"));
 }

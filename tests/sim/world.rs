@@ -334,7 +334,7 @@ impl World {
     fn keep_calls(&mut self, kind: Kind, calls: Calls) {
         if self.disk_broken_until <= self.t {
             let account = kind.account();
-            self.kept_calls.insert(account.endpoint.clone(), (account, calls));
+            self.kept_calls.insert(account.endpoint.to_string(), (account, calls));
         }
     }
 

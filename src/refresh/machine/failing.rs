@@ -26,7 +26,7 @@ pub(super) struct Streak {
     pub(super) heals: u32,
     pub(super) healing: Pause,
     /// The last failure.
-    pub(super) last: Option<LastFailure>,
+    pub(super) last: Option<Box<LastFailure>>,
 }
 
 /// A failure as clients are told of it.
@@ -115,7 +115,8 @@ impl Machine {
         let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
         let forced_in = schedule::forced_wait(class, wait, streak).unwrap_or(retry_in);
         let own = Pause::begin(now, wait.unwrap_or_default());
-        self.streak.last = Some(LastFailure { told, shared: Pause::begin(now, forced_in), own });
+        let shared = Pause::begin(now, forced_in);
+        self.streak.last = Some(Box::new(LastFailure { told, shared, own }));
         if class != FailureClass::Reserved {
             // What a client was refused says nothing of the schedule.
             self.pause = Pause::begin(now, retry_in);

@@ -224,7 +224,7 @@ fn every_documented_source_has_an_account_but_the_follower() {
             "other" => "example",
             _ => "c0nfigured",
         };
-        assert_eq!(source.account, expected, "{}", source.name);
+        assert_eq!(&*source.account.name, expected, "{}", source.name);
     }
 }
 
