@@ -300,7 +300,7 @@ fn check_and_run(ctx: &mut Context<'_>, command: &Named, args: Args<'_>) -> Outc
     }
     if ctx.client.protocol == Protocol::Resp2
         && ctx.client.card.is_subscribed()
-        && !SUBSCRIBERS_MAY.contains(&spec.name)
+        && !(container.is_none() && SUBSCRIBERS_MAY.contains(&spec.name))
     {
         let name = full_name(spec, container);
         let text = format!(
@@ -309,7 +309,7 @@ fn check_and_run(ctx: &mut Context<'_>, command: &Named, args: Args<'_>) -> Outc
         );
         return reject(ctx, spec.name, text.as_bytes());
     }
-    if in_transaction && !NEVER_QUEUED.contains(&spec.name) {
+    if in_transaction && !(container.is_none() && NEVER_QUEUED.contains(&spec.name)) {
         return transaction::queue(ctx, spec, args);
     }
     run_noted(ctx, spec, args)

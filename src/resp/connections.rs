@@ -14,7 +14,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::clock::Now;
 use crate::resp::reply::{Frame, Protocol};
-use crate::resp::tracking::Tracking;
+use crate::resp::tracking::{Remembers, Tracking};
 use crate::resp::users::User;
 use crate::token::SourceName;
 
@@ -232,16 +232,24 @@ impl Card {
     pub(super) fn describe(&self, now: Now, command: &str, text: &mut String) {
         let Card { id, peer, local, .. } = self;
         let Label { name, lib_name, lib_ver, no_evict } = self.label().clone();
-        let (user, redirect, tracks) = {
+        let (user, redirect, [tracks, is_broken, broadcasts]) = {
             let mail = self.mail();
-            let redirect = mail.tracking.as_ref().map_or(-1, |tracking| tracking.redirect());
-            (mail.user.clone(), redirect, mail.tracking.is_some())
+            let tracking = mail.tracking.as_ref();
+            let is = |what: fn(&Tracking) -> bool| tracking.is_some_and(|tracking| what(tracking));
+            let tracks =
+                [is(|_| true), is(|t| t.broken), is(|t| t.remembers == Remembers::Broadcast)];
+            (mail.user.clone(), tracking.map_or(-1, |tracking| tracking.redirect()), tracks)
         };
         let queued = self.queued.load(Ordering::Relaxed);
         let mut flags = String::new();
-        for (flag, applies) in
-            [('P', self.is_subscribed()), ('x', queued >= 0), ('t', tracks), ('e', no_evict)]
-        {
+        for (flag, applies) in [
+            ('P', self.is_subscribed()),
+            ('x', queued >= 0),
+            ('t', tracks),
+            ('R', is_broken),
+            ('B', broadcasts),
+            ('e', no_evict),
+        ] {
             if applies {
                 flags.push(flag);
             }

@@ -114,8 +114,11 @@ fn list_keys(
     let Some(spec) = find(COMMANDS, asked.at(0)) else {
         return ctx.error("ERR Invalid command specified");
     };
-    let sub = asked.get(1).and_then(|sub| find(spec.subcommands, sub));
-    let spec = sub.unwrap_or(spec);
+    let spec = match asked.get(1) {
+        Some(sub) if !spec.subcommands.is_empty() => find(spec.subcommands, sub),
+        _ => Some(spec),
+    };
+    let Some(spec) = spec else { return ctx.error("ERR Invalid command specified") };
     if spec.keys.first == 0 {
         return ctx.error("ERR The command has no key arguments");
     }

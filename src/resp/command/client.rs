@@ -81,7 +81,8 @@ pub(super) fn set_info(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 /// CLIENT INFO
 pub(super) fn info(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
     let mut text = String::new();
-    ctx.client.card.describe(ctx.now, "client|info", &mut text);
+    let command = if ctx.in_exec { "exec" } else { "client|info" };
+    ctx.client.card.describe(ctx.now, command, &mut text);
     ctx.reply.text(&text);
     Outcome::Replied
 }
@@ -118,7 +119,11 @@ pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let me = ctx.client.card.id;
     for card in &cards {
         // What others said last is not kept.
-        let command = if card.id == me { "client|list" } else { "NULL" };
+        let command = match card.id == me {
+            true if ctx.in_exec => "exec",
+            true => "client|list",
+            false => "NULL",
+        };
         card.describe(ctx.now, command, &mut text);
     }
     ctx.reply.text(&text);

@@ -141,7 +141,13 @@ pub(super) fn exec(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
         return ctx.error("ERR EXEC without MULTI");
     }
     let watched = std::mem::take(&mut ctx.client.extra().watched);
-    let transaction = abandon(ctx).expect("it is in one");
+    let transaction = ctx.client.extra().transaction.take().expect("it is in one");
+    let outcome = run(ctx, &transaction, &watched);
+    ctx.client.card.set_queued(None);
+    outcome
+}
+
+fn run(ctx: &mut Context<'_>, transaction: &Transaction, watched: &[Watched]) -> Outcome {
     if transaction.is_spoilt {
         return ctx.error("EXECABORT Transaction discarded because of previous errors.");
     }

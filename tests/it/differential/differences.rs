@@ -8,7 +8,8 @@ use super::wire::Reply;
 pub(super) struct Difference {
     /// Why it is meant.
     pub(super) why: &'static str,
-    /// A request that shows it.
+    /// Requests of which the last shows it; one that begins with AUTH is made of the pair with a
+    /// password.
     pub(super) example: &'static str,
     /// The requests it is about.
     request: fn(&Request) -> bool,
@@ -38,10 +39,47 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         ours: |reply| reply.number().is_some(),
         theirs: |reply| reply.number().is_some(),
     },
+    Difference {
+        why: "a digest of a key is no business of a client's",
+        example: "AUTH s3cret-of-the-pair; ACL LIST",
+        request: |request| is(request, "acl", "list"),
+        ours: |reply| shows(reply, b"user default on"),
+        theirs: |reply| shows(reply, b"user default on #"),
+    },
+    Difference {
+        why: "HELP is made of the table of commands, and names what there is",
+        example: "CLIENT HELP",
+        request: |request| request.word(1) == "help" && request.words.len() == 2,
+        ours: is_help,
+        theirs: is_help,
+    },
+    Difference {
+        why: "of a command that there is not, nothing is known of its keys either",
+        example: "COMMAND GETKEYS SET a b",
+        request: |request| {
+            request.word(0) == "command"
+                && matches!(&*request.word(1), "getkeys" | "getkeysandflags")
+        },
+        ours: |reply| reply.is_error("ERR Invalid command specified"),
+        theirs: |_| true,
+    },
 ];
 
+fn shows(reply: &Reply, beginning: &[u8]) -> bool {
+    let first = reply.elements().first().and_then(Reply::text);
+    first.is_some_and(|line| line.starts_with(beginning))
+}
+
+fn is_help(reply: &Reply) -> bool {
+    let first = reply.elements().first().and_then(Reply::text);
+    first.is_some_and(|line| {
+        line.ends_with(b"<subcommand> [<arg> [value] [opt] ...]. Subcommands are:")
+    })
+}
+
 /// Commands that Redis 7.0 does not have: the first difference above, in COMMAND INFO and its like.
-pub(super) const OURS_ALONE: &[&str] = &["client|no-touch", "client|setinfo"];
+pub(super) const OURS_ALONE: &[&str] =
+    &["client|no-touch", "client|setinfo", "token.info", "token.refresh"];
 
 /// The difference that this is, if it is known.
 pub(super) fn known(request: &Request, ours: &Reply, theirs: &Reply) -> Option<usize> {

@@ -148,7 +148,7 @@ fn connections(text: &[u8]) -> Vec<u8> {
         "omem",
         "tot-mem",
     ];
-    let text = String::from_utf8_lossy(text);
+    let text = String::from_utf8_lossy(text.strip_prefix(b"txt:").unwrap_or(text));
     let field = |field: &str| match field.split_once('=') {
         Some(("lib-name" | "lib-ver", _)) => None,
         Some((name, _)) if OF_THE_MACHINE.contains(&name) => Some(format!("{name}=*")),
@@ -158,12 +158,13 @@ fn connections(text: &[u8]) -> Vec<u8> {
     text.split('\n').map(line).collect::<Vec<_>>().join("\n").into_bytes()
 }
 
-/// HELLO: the number of the connection, and the role (the reference is a replica).
+/// HELLO: the number of the connection, the role (the reference is a replica), and the version (some
+/// clients keep a cache only from 7.4 on, so that is what we call ourselves).
 fn greeting(elements: &[Reply]) -> Vec<Reply> {
     let mut elements = elements.to_vec();
     for at in (0..elements.len().saturating_sub(1)).step_by(2) {
-        if let Some(b"id" | b"role") = elements[at].text() {
-            elements[at + 1] = stand_in("id or role");
+        if let Some(b"id" | b"role" | b"version") = elements[at].text() {
+            elements[at + 1] = stand_in("id, role or version");
         }
     }
     elements

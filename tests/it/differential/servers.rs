@@ -237,7 +237,9 @@ async fn start_reference(dir: &Path, password: Option<&str>) -> (Child, SocketAd
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new("redis-server");
         command.args(["--port", &free.port().to_string(), "--bind", "127.0.0.1"]);
-        command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir);
+        command
+            .args(["--notify-keyspace-events", "AKE", "--save", "", "--appendonly", "no", "--dir"])
+            .arg(dir);
         command.args(["--replica-read-only", "yes", "--replica-serve-stale-data", "yes"]);
         command.args(["--slowlog-log-slower-than", "-1", "--loglevel", "warning"]);
         if let Some(password) = password {
