@@ -187,10 +187,7 @@ pub(super) fn reset(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
     card.set_user(ctx.client.user.clone());
     card.set_queued(None);
     card.set_db(0);
-    let mut label = card.label();
-    label.name.clear();
-    label.no_evict = false;
-    drop(label);
+    card.label().name.clear();
     ctx.reply.simple("RESET");
     Outcome::Replied
 }
