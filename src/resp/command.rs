@@ -4,6 +4,7 @@
 mod catalogue;
 mod client;
 mod connection;
+mod foreign;
 mod keys;
 mod server;
 mod spec;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::resp::Shared;
+use crate::resp::command::foreign::FOREIGN;
 use crate::resp::command::spec::{CommandSpec, find};
 use crate::resp::command::table::COMMANDS;
 use crate::resp::command::writes::WRITES;
@@ -87,11 +89,19 @@ const HTTP: [&[u8]; 2] = [b"post", b"host:"];
 /// How much of a client's words an error repeats, as in Redis.
 const QUOTED_BYTES: usize = 128;
 
+/// Every command that is not refused: those that are about tokens, and the others.
+static TABLES: [&[CommandSpec]; 2] = [COMMANDS, FOREIGN];
+
+/// The command of this name.
+fn named(name: &[u8]) -> Option<&'static CommandSpec> {
+    TABLES.into_iter().find_map(|table| find(table, name))
+}
+
 /// Runs one request.
 pub(super) fn dispatch(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     ctx.charge(1);
     let name = args.at(0);
-    let Some(spec) = find(COMMANDS, name) else {
+    let Some(spec) = named(name) else {
         return refuse(ctx, args);
     };
     let (spec, container) = match args.get(1) {
@@ -216,5 +226,5 @@ pub(super) fn command_names() -> Vec<String> {
         [] => vec![spec.name.to_owned()],
         subs => subs.iter().map(|sub| format!("{}|{}", spec.name, sub.name)).collect(),
     };
-    COMMANDS.iter().flat_map(of).collect()
+    TABLES.into_iter().flatten().flat_map(of).collect()
 }

@@ -21,7 +21,7 @@ const NO_KEY: i64 = -2;
 const SCAN_COUNT: usize = 10;
 
 /// The token under this key. A name is UTF-8, so anything else is no key.
-fn live(ctx: &mut Context<'_>, key: &[u8]) -> Option<LiveToken> {
+pub(super) fn live(ctx: &mut Context<'_>, key: &[u8]) -> Option<LiveToken> {
     let token = std::str::from_utf8(key).ok().and_then(|key| ctx.shared.reader.live(key, ctx.now));
     match token {
         Some(_) => ctx.hits += 1,
@@ -194,7 +194,7 @@ pub(super) fn scan(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 }
 
 /// A cursor as C's `strtoul` reads it: a sign is allowed, nothing at all is 0.
-fn cursor(text: &[u8]) -> Option<usize> {
+pub(super) fn cursor(text: &[u8]) -> Option<usize> {
     let (digits, negative) = match text {
         [b'+', digits @ ..] => (digits, false),
         [b'-', digits @ ..] => (digits, true),

@@ -4,7 +4,7 @@ use crate::resp::command::{Context, Outcome};
 use crate::resp::parse::Args;
 
 /// Runs a command whose arity and authorisation have been checked.
-type Run = fn(&mut Context<'_>, Args<'_>) -> Outcome;
+pub(super) type Run = fn(&mut Context<'_>, Args<'_>) -> Outcome;
 
 /// One command, or one subcommand.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct CommandSpec {
     pub(super) flags: &'static [&'static str],
     /// Which of its words are keys.
     pub(super) keys: Keys,
+    /// Which of its words are keys, said the long way of Redis 7 where `keys` cannot say it all.
+    pub(super) key_specs: &'static [KeySpec],
     /// ACL categories.
     pub(super) categories: &'static [&'static str],
     /// Hints for clients of a cluster.
@@ -65,6 +67,41 @@ impl Keys {
     pub(super) const ALL_LOOKED_UP: Keys = Keys { first: 1, last: -1, step: 1, access: &["RO"] };
 }
 
+/// Some of the keys of a command, as Redis 7 describes them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeySpec {
+    /// What people should know.
+    pub(super) notes: &'static str,
+    /// What is done to them.
+    pub(super) access: &'static [&'static str],
+    /// Where to begin.
+    pub(super) begin: Begin,
+    /// How to find them from there.
+    pub(super) find: Find,
+}
+
+/// Where the search for keys begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Begin {
+    /// At the word of this number.
+    Index(i64),
+    /// After this word, which is looked for from the word of this number on.
+    Keyword(&'static str, i64),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// How keys are found from the [`Begin`] on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Find {
+    /// Up to the last one; `limit` is the part of the words that is keys, 2 for a half.
+    Range { last: i64, step: i64, limit: i64 },
+    /// A word says how many.
+    Count { count: i64, first: i64, step: i64 },
+    /// Nobody knows.
+    Unknown,
+}
+
 impl CommandSpec {
     /// What a row leaves out.
     pub(super) const EMPTY: CommandSpec = CommandSpec {
@@ -72,6 +109,7 @@ impl CommandSpec {
         arity: 0,
         flags: &[],
         keys: Keys::NONE,
+        key_specs: &[],
         categories: &[],
         tips: &[],
         group: "",
@@ -105,7 +143,8 @@ pub(super) fn find(table: &'static [CommandSpec], name: &[u8]) -> Option<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::command::table::COMMANDS;
+    use crate::resp::command::writes::WRITES;
+    use crate::resp::command::{TABLES, named};
 
     fn check(table: &'static [CommandSpec], container: Option<&CommandSpec>) {
         assert!(table.is_sorted_by(|a, b| a.name < b.name));
@@ -126,8 +165,19 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_and_every_row_documented() {
-        check(COMMANDS, None);
-        assert!(find(COMMANDS, b"").is_none());
-        assert!(find(COMMANDS, &[b'g'; MAX_NAME_BYTES + 1]).is_none());
+        for table in TABLES {
+            check(table, None);
+            assert!(find(table, b"").is_none());
+            assert!(find(table, &[b'g'; MAX_NAME_BYTES + 1]).is_none());
+        }
+    }
+
+    #[test]
+    fn no_name_is_in_two_tables() {
+        for spec in TABLES.into_iter().flatten() {
+            let found = named(spec.name.as_bytes()).unwrap();
+            assert!(std::ptr::eq(found, spec), "{} is there twice", spec.name);
+            assert!(WRITES.iter().all(|(write, _)| *write != spec.name), "{} writes", spec.name);
+        }
     }
 }

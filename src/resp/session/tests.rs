@@ -152,8 +152,9 @@ fn words(text: &str) -> Vec<u8> {
     array(&words)
 }
 
-const TRANSCRIPTS: [(&str, &str); 8] = [
+const TRANSCRIPTS: [(&str, &str); 9] = [
     ("connection", include_str!("../../../tests/golden/resp/connection.txt")),
+    ("foreign", include_str!("../../../tests/golden/resp/foreign.txt")),
     ("handshakes", include_str!("../../../tests/golden/resp/handshakes.txt")),
     ("ours", include_str!("../../../tests/golden/resp/ours.txt")),
     ("password", include_str!("../../../tests/golden/resp/password.txt")),
