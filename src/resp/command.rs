@@ -1,11 +1,13 @@
 //! Finds the command of a request and decides whether it may run: existence, arity, AUTH, in
 //! Redis' order. What each command does is in the files below this one; `table` lists them all.
 
+mod bits;
 mod catalogue;
 mod client;
 mod connection;
 mod foreign;
 mod keys;
+mod lcs;
 mod server;
 mod spec;
 mod table;

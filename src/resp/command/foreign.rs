@@ -14,7 +14,9 @@ use crate::resp::command::{Context, Outcome};
 use crate::resp::parse::Args;
 
 pub(super) use table::FOREIGN;
-use words::{Checked, SYNTAX, Words, at_least, how_many, number, positions};
+pub(super) use words::{Checked, NOT_AN_INTEGER, SYNTAX, Words, number};
+
+use words::{at_least, how_many, positions};
 
 const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 

@@ -152,7 +152,8 @@ fn words(text: &str) -> Vec<u8> {
     array(&words)
 }
 
-const TRANSCRIPTS: [(&str, &str); 9] = [
+const TRANSCRIPTS: [(&str, &str); 10] = [
+    ("bits", include_str!("../../../tests/golden/resp/bits.txt")),
     ("connection", include_str!("../../../tests/golden/resp/connection.txt")),
     ("foreign", include_str!("../../../tests/golden/resp/foreign.txt")),
     ("handshakes", include_str!("../../../tests/golden/resp/handshakes.txt")),

@@ -1,5 +1,6 @@
-//! The table of the commands that are not about tokens: those that read types no token has. What
-//! COMMAND says of them is what Redis 7.0.15 says.
+//! The table of the commands that are not about tokens: those that read types no token has, and
+//! those that look into the bytes of a string. What COMMAND says of them is what Redis 7.0.15 says.
+//! Long because a row is mostly what COMMAND DOCS must say.
 
 use super::{
     array, cardinality, list_position, list_range, map, nil, nils, places, random_field,
@@ -7,6 +8,7 @@ use super::{
     zero, zeros,
 };
 use crate::resp::command::spec::{Begin, CommandSpec, Find, KeySpec, Keys, Run};
+use crate::resp::command::{bits, lcs};
 
 /// What the commands of one group have in common.
 struct Traits {
@@ -15,6 +17,13 @@ struct Traits {
     categories: &'static [&'static str],
 }
 
+const BITMAP_FAST: Traits = Traits {
+    group: "bitmap",
+    flags: &["readonly", "fast"],
+    categories: &["@read", "@bitmap", "@fast"],
+};
+const BITMAP: Traits =
+    Traits { group: "bitmap", flags: &["readonly"], categories: &["@read", "@bitmap", "@slow"] };
 const GEO: Traits =
     Traits { group: "geo", flags: &["readonly"], categories: &["@read", "@geo", "@slow"] };
 const HASH_FAST: Traits = Traits {
@@ -57,6 +66,8 @@ const STREAM_FAST: Traits = Traits {
 };
 const STREAM: Traits =
     Traits { group: "stream", flags: &["readonly"], categories: &["@read", "@stream", "@slow"] };
+const STRING: Traits =
+    Traits { group: "string", flags: &["readonly"], categories: &["@read", "@string", "@slow"] };
 const GENERIC: Traits = Traits {
     group: "generic",
     flags: &["readonly", "movablekeys"],
@@ -65,6 +76,8 @@ const GENERIC: Traits = Traits {
 
 /// The word after a subcommand.
 const SECOND: Keys = Keys { first: 2, last: 2, step: 1, access: READ };
+/// The two words after the name.
+const TWO: Keys = Keys { first: 1, last: 2, step: 1, access: READ };
 /// All words after the name, which Redis may write in another form.
 const HYPERLOGLOGS: Keys = Keys { first: 1, last: -1, step: 1, access: &["RW", "access"] };
 
@@ -146,6 +159,22 @@ impl CommandSpec {
 
 /// Every one of them, sorted by name.
 pub(in crate::resp::command) static FOREIGN: &[CommandSpec] = &[
+    row("bitcount", -2, &BITMAP, Keys::ONE_READ, bits::count).says(
+        "2.6.0",
+        "O(N)",
+        "Count set bits in a string",
+    ),
+    row("bitfield_ro", -2, &BITMAP_FAST, Keys::ONE_READ, bits::fields).says(
+        "6.0.0",
+        "O(1) for each subcommand specified",
+        "Perform arbitrary bitfield integer operations on strings. Read-only variant of \
+         BITFIELD",
+    ),
+    row("bitpos", -3, &BITMAP, Keys::ONE_READ, bits::position).says(
+        "2.8.7",
+        "O(N)",
+        "Find first bit set or clear in a string",
+    ),
     row("geodist", -4, &GEO, Keys::ONE_READ, places::distance).says(
         "3.2.0",
         "O(log(N))",
@@ -183,6 +212,11 @@ pub(in crate::resp::command) static FOREIGN: &[CommandSpec] = &[
          shape",
         "Query a sorted set representing a geospatial index to fetch members inside an area \
          of a box or a circle.",
+    ),
+    row("getbit", 3, &BITMAP_FAST, Keys::ONE_READ, bits::get).says(
+        "2.2.0",
+        "O(1)",
+        "Returns the bit value at offset in the string value stored at key",
     ),
     row("hexists", 3, &HASH_FAST, Keys::ONE_LOOKED_UP, zero).says(
         "2.0.0",
@@ -235,6 +269,11 @@ pub(in crate::resp::command) static FOREIGN: &[CommandSpec] = &[
         "2.0.0",
         "O(N) where N is the size of the hash.",
         "Get all the values in a hash",
+    ),
+    row("lcs", -3, &STRING, TWO, lcs::lcs).says(
+        "7.0.0",
+        "O(N*M) where N and M are the lengths of s1 and s2, respectively",
+        "Find longest common substring",
     ),
     row("lindex", 3, &LIST, Keys::ONE_READ, nil).says(
         "1.0.0",
