@@ -77,8 +77,10 @@ const EXPOSE: &[(&str, &str)] = &[
     ("outbound.rs", "sends it, and logs in to a proxy"),
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
+    ("resp/command/bits.rs", "answers a client, of its bits"),
     ("resp/command/keys.rs", "answers a client"),
     ("resp/command/object.rs", "answers a client"),
+    ("resp/command/lcs.rs", "answers a client, of two that are compared"),
     ("sandbox/wechat.rs", "answers as WeChat does"),
 ];
 

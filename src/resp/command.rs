@@ -2,10 +2,13 @@
 //! Redis' order. What each command does is in the files below this one; `table` lists them all.
 
 mod acl;
+mod bits;
 mod catalogue;
 mod client;
 mod connection;
+mod foreign;
 mod keys;
+mod lcs;
 mod object;
 mod pubsub;
 mod reports;
@@ -24,6 +27,7 @@ use crate::clock::Now;
 use crate::config::Writes;
 use crate::refresh::RefreshError;
 use crate::resp::Shared;
+use crate::resp::command::foreign::FOREIGN;
 use crate::resp::command::pubsub::Subscribed;
 use crate::resp::command::reports::REPORTS;
 use crate::resp::command::spec::{CommandSpec, Run, find};
@@ -231,7 +235,11 @@ struct Named {
 
 /// Finds the command of a request, or refuses it.
 fn named(ctx: &mut Context<'_>, args: Args<'_>) -> Result<Named, Outcome> {
-    let Some(spec) = find_command(ctx.shared.writes, args.at(0)) else {
+    let reports = || match ctx.shared.writes {
+        Writes::Report => find(REPORTS, args.at(0)),
+        Writes::Refuse => None,
+    };
+    let Some(spec) = find_command(args.at(0)).or_else(reports) else {
         return Err(refuse(ctx, args));
     };
     let (spec, container) = match args.get(1) {
@@ -247,10 +255,12 @@ fn named(ctx: &mut Context<'_>, args: Args<'_>) -> Result<Named, Outcome> {
     }
 }
 
+/// Every command that is not refused: those that are about tokens, and the others.
+static TABLES: [&[CommandSpec]; 2] = [COMMANDS, FOREIGN];
+
 /// The command of this name.
-fn find_command(writes: Writes, name: &[u8]) -> Option<&'static CommandSpec> {
-    let reports = || find(REPORTS, name).filter(|_| writes == Writes::Report);
-    find(COMMANDS, name).or_else(reports)
+fn find_command(name: &[u8]) -> Option<&'static CommandSpec> {
+    TABLES.into_iter().find_map(|table| find(table, name))
 }
 
 /// Runs a request of a client that is not let in yet, or does not see everything, or is more than one
@@ -291,7 +301,7 @@ fn check_and_run(ctx: &mut Context<'_>, command: &Named, args: Args<'_>) -> Outc
         return reject(ctx, spec.name, b"ERR Command not allowed inside a transaction");
     }
     if ctx.client.user.as_ref().is_some_and(|user| user.is_limited()) {
-        if spec.keys.of(args).any(|key| !ctx.may_see(key)) {
+        if spec.keys_in(args).iter().any(|(key, _)| !ctx.may_see(key)) {
             return reject(ctx, spec.name, NO_KEY_PERMISSION);
         }
         if !pubsub::may_subscribe(ctx, spec.name, args) {
@@ -465,5 +475,5 @@ pub(super) fn command_names() -> Vec<String> {
         [] => vec![spec.name.to_owned()],
         subs => subs.iter().map(|sub| format!("{}|{}", spec.name, sub.name)).collect(),
     };
-    COMMANDS.iter().flat_map(of).collect()
+    TABLES.into_iter().flatten().flat_map(of).collect()
 }

@@ -112,6 +112,14 @@ impl<'a> Reply<'a> {
         self.out.extend_from_slice(nil);
     }
 
+    /// Nothing, where an array could be.
+    pub(super) fn nil_array(&mut self) {
+        match self.protocol {
+            Protocol::Resp2 => self.out.extend_from_slice(b"*-1\r\n"),
+            Protocol::Resp3 => self.nil(),
+        }
+    }
+
     /// Announces `len` elements.
     pub(super) fn array(&mut self, len: usize) {
         self.header(b'*', len);
@@ -139,15 +147,6 @@ impl<'a> Reply<'a> {
             Protocol::Resp2 => self.header(b'*', len),
             Protocol::Resp3 => self.header(b'>', len),
         }
-    }
-
-    /// No list, where a list could be.
-    pub(super) fn nil_array(&mut self) {
-        let nil: &[u8] = match self.protocol {
-            Protocol::Resp2 => b"*-1\r\n",
-            Protocol::Resp3 => b"_\r\n",
-        };
-        self.out.extend_from_slice(nil);
     }
 
     /// Whole frames as they are.
@@ -246,6 +245,7 @@ mod tests {
         check(|r| r.bulk(b"ab"), "$2\r\nab\r\n", "$2\r\nab\r\n");
         check(|r| r.text("ab"), "$2\r\nab\r\n", "=6\r\ntxt:ab\r\n");
         check(|r| r.nil(), "$-1\r\n", "_\r\n");
+        check(|r| r.nil_array(), "*-1\r\n", "_\r\n");
         check(|r| r.array(2), "*2\r\n", "*2\r\n");
         check(|r| r.set(2), "*2\r\n", "~2\r\n");
         check(|r| r.map(2), "*4\r\n", "%2\r\n");

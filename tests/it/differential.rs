@@ -29,22 +29,12 @@ use self::servers::{PASSWORD, Pair};
 use self::templates::names;
 use self::wire::Reply;
 
-/// Groups of commands that ours does not have yet.
-const NOT_YET: &[&str] = &[
-    "bitmap",
-    "dump",
-    "geo",
-    "hash",
-    "help",
-    "hyperloglog",
-    "lcs",
-    "list",
-    "publish",
-    "set",
-    "shard",
-    "sort",
-    "stream",
-    "zset",
+/// Groups of commands that are not served at all, and so unknown. With the table of known differences
+/// these are all there are.
+const LEFT_OUT: &[&str] = &[
+    "dump",    // a token is read, not moved to another Redis
+    "publish", // messages are the server's own: nobody can pretend that a token has changed
+    "shard",   // channels of a cluster
 ];
 
 /// Commands that the reference marks as reads and that no template draws, each with the reason.
@@ -65,7 +55,7 @@ fn setting(name: &str, default: u64) -> u64 {
 fn skipped() -> Vec<String> {
     let asked = std::env::var("DIFF_SKIP").ok();
     let asked = asked.iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty());
-    NOT_YET.iter().copied().chain(asked).map(str::to_owned).collect()
+    LEFT_OUT.iter().copied().chain(asked).map(str::to_owned).collect()
 }
 
 /// Both pairs.
@@ -239,7 +229,7 @@ async fn run(mut both: Both, seeds: u64, skipped: &[String]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_known_difference_is_still_one() {
-    assert!(DIFFERENCES.len() <= 15);
+    assert!(DIFFERENCES.len() + LEFT_OUT.len() <= 15);
     let mut both = Both::start().await;
     for (at, difference) in DIFFERENCES.iter().enumerate() {
         let mut hits = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::resp::command::table::COMMANDS;
+use crate::resp::command::catalogue::commands;
 use crate::resp::command::{CommandSpec, Context, Outcome, error_about};
 use crate::resp::parse::Args;
 
@@ -63,7 +63,7 @@ fn in_category(category: &[u8]) -> Vec<String> {
         spec.categories.iter().any(|own| own.as_bytes()[1..].eq_ignore_ascii_case(category))
     };
     let mut names = Vec::new();
-    for spec in COMMANDS {
+    for spec in commands() {
         if is_in(spec) {
             names.push(spec.name.to_owned());
         }

@@ -1,23 +1,28 @@
 //! COMMAND and the HELP of every container: what the table says of itself. Nothing is listed here.
 
-use crate::resp::command::spec::{CommandSpec, find};
-use crate::resp::command::table::COMMANDS;
-use crate::resp::command::{Context, Outcome, admits, full_name};
+use crate::resp::command::spec::{Begin, CommandSpec, Find, KeySpec, find};
+use crate::resp::command::{Context, Outcome, TABLES, admits, find_command, full_name};
 use crate::resp::glob::{Case, matches};
 use crate::resp::parse::Args;
 use crate::resp::reply::Reply;
 
+/// Every command.
+pub(super) fn commands() -> impl Iterator<Item = &'static CommandSpec> {
+    TABLES.into_iter().flatten()
+}
+
 /// COMMAND
 pub(super) fn all(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
-    ctx.charge(COMMANDS.len());
-    ctx.reply.array(COMMANDS.len());
-    COMMANDS.iter().for_each(|spec| describe(&mut ctx.reply, spec, None));
+    let count = commands().count();
+    ctx.charge(count);
+    ctx.reply.array(count);
+    commands().for_each(|spec| describe(&mut ctx.reply, spec, None));
     Outcome::Replied
 }
 
 /// COMMAND COUNT
 pub(super) fn count(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
-    ctx.reply.count(COMMANDS.len());
+    ctx.reply.count(commands().count());
     Outcome::Replied
 }
 
@@ -30,7 +35,7 @@ pub(super) fn info(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let names = args.from(2);
     ctx.reply.array(names.len());
     for name in names {
-        match named(name) {
+        match described(name) {
             Some((spec, container)) => describe(&mut ctx.reply, spec, container),
             None => ctx.reply.nil(),
         }
@@ -41,9 +46,9 @@ pub(super) fn info(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 /// `COMMAND DOCS [command-name ...]`: names that do not exist are left out.
 pub(super) fn docs(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let found: Vec<_> = if args.len() == 2 {
-        COMMANDS.iter().map(|spec| (spec, None)).collect()
+        commands().map(|spec| (spec, None)).collect()
     } else {
-        args.from(2).filter_map(named).collect()
+        args.from(2).filter_map(described).collect()
     };
     ctx.charge(found.len());
     ctx.reply.map(found.len());
@@ -68,7 +73,7 @@ pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         }
     };
     let all = || {
-        COMMANDS.iter().flat_map(|spec| {
+        commands().flat_map(|spec| {
             let subs = spec.subcommands.iter().map(move |sub| (sub, full_name(sub, Some(spec))));
             std::iter::once((spec, spec.name.to_owned())).chain(subs)
         })
@@ -85,7 +90,7 @@ pub(super) fn list(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         _ => None,
     };
     let Some(names) = names else { return ctx.syntax_error() };
-    ctx.charge(COMMANDS.len());
+    ctx.charge(commands().count());
     ctx.reply.array(names.len());
     names.iter().for_each(|name| ctx.reply.bulk(name.as_bytes()));
     Outcome::Replied
@@ -98,20 +103,20 @@ pub(super) fn getkeys(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// `COMMAND GETKEYSANDFLAGS command [arg ...]`
 pub(super) fn getkeysandflags(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    list_keys(ctx, args, |reply, key, spec| {
+    list_keys(ctx, args, |reply, key, access| {
         reply.array(2);
         reply.bulk(key);
-        statuses(reply, spec.keys.access);
+        statuses(reply, access);
     })
 }
 
 fn list_keys(
     ctx: &mut Context<'_>,
     args: Args<'_>,
-    show: impl Fn(&mut Reply<'_>, &[u8], &CommandSpec),
+    show: impl Fn(&mut Reply<'_>, &[u8], &[&str]),
 ) -> Outcome {
     let asked = args.after(2);
-    let Some(spec) = find(COMMANDS, asked.at(0)) else {
+    let Some(spec) = find_command(asked.at(0)) else {
         return ctx.error("ERR Invalid command specified");
     };
     let spec = match asked.get(1) {
@@ -119,22 +124,27 @@ fn list_keys(
         _ => Some(spec),
     };
     let Some(spec) = spec else { return ctx.error("ERR Invalid command specified") };
-    if spec.keys.first == 0 {
+    if spec.keys.first == 0 && spec.key_specs.is_empty() {
         return ctx.error("ERR The command has no key arguments");
     }
     if !admits(spec.arity, asked.len()) {
         return ctx.error("ERR Invalid number of arguments specified for command");
     }
     ctx.charge(asked.len());
-    let count = spec.keys.of(asked).count();
-    ctx.reply.array(count);
-    spec.keys.of(asked).for_each(|key| show(&mut ctx.reply, key, spec));
+    let keys = spec.keys_in(asked);
+    if keys.is_empty() {
+        return ctx.error("ERR Invalid arguments specified for command");
+    }
+    ctx.reply.array(keys.len());
+    for (key, access) in keys {
+        show(&mut ctx.reply, key, access);
+    }
     Outcome::Replied
 }
 
 /// `HELP` of the container that is named first.
 pub(super) fn help(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let container = find(COMMANDS, args.at(0)).expect("the dispatcher found HELP in this one");
+    let container = find_command(args.at(0)).expect("the dispatcher found HELP in this one");
     let mut lines = vec![format!(
         "{} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
         container.name.to_uppercase()
@@ -151,11 +161,11 @@ pub(super) fn help(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 }
 
 /// The command called `name`, or the subcommand called `container|name`.
-fn named(name: &[u8]) -> Option<(&'static CommandSpec, Option<&'static CommandSpec>)> {
+fn described(name: &[u8]) -> Option<(&'static CommandSpec, Option<&'static CommandSpec>)> {
     match name.iter().position(|&byte| byte == b'|') {
-        None => Some((find(COMMANDS, name)?, None)),
+        None => Some((find_command(name)?, None)),
         Some(bar) => {
-            let container = find(COMMANDS, &name[..bar])?;
+            let container = find_command(&name[..bar])?;
             Some((find(container.subcommands, &name[bar + 1..])?, Some(container)))
         }
     }
@@ -186,27 +196,61 @@ fn statuses(reply: &mut Reply<'_>, words: &[&str]) {
 /// Where the keys are, said the long way of Redis 7.
 fn key_specs(reply: &mut Reply<'_>, spec: &CommandSpec) {
     let keys = spec.keys;
-    if keys.first == 0 {
-        return reply.set(0);
+    if !spec.key_specs.is_empty() || keys.first == 0 {
+        reply.set(spec.key_specs.len());
+        return spec.key_specs.iter().for_each(|spec| key_spec(reply, spec));
     }
     // Counted from the first key, unless from the end.
     let last = if keys.last < 0 { keys.last } else { keys.last - keys.first };
     reply.set(1);
-    reply.map(3);
-    reply.bulk(b"flags");
-    statuses(reply, keys.access);
-    reply.bulk(b"begin_search");
-    key_search(reply, "index", &[("index", keys.first)]);
-    reply.bulk(b"find_keys");
-    key_search(reply, "range", &[("lastkey", last), ("keystep", keys.step), ("limit", 0)]);
+    let find = Find::Range { last, step: keys.step, limit: 0 };
+    key_spec(
+        reply,
+        &KeySpec { notes: "", access: keys.access, begin: Begin::Index(keys.first), find },
+    );
 }
 
-fn key_search(reply: &mut Reply<'_>, kind: &str, numbers: &[(&str, i64)]) {
+fn key_spec(reply: &mut Reply<'_>, spec: &KeySpec) {
+    let has_notes = !spec.notes.is_empty();
+    reply.map(3 + usize::from(has_notes));
+    if has_notes {
+        reply.bulk(b"notes");
+        reply.bulk(spec.notes.as_bytes());
+    }
+    reply.bulk(b"flags");
+    statuses(reply, spec.access);
+    reply.bulk(b"begin_search");
+    match spec.begin {
+        Begin::Index(index) => key_search(reply, "index", None, &[("index", index)]),
+        Begin::Keyword(word, from) => {
+            key_search(reply, "keyword", Some(word), &[("startfrom", from)]);
+        }
+        Begin::Unknown => key_search(reply, "unknown", None, &[]),
+    }
+    reply.bulk(b"find_keys");
+    match spec.find {
+        Find::Range { last, step, limit } => {
+            let numbers = [("lastkey", last), ("keystep", step), ("limit", limit)];
+            key_search(reply, "range", None, &numbers);
+        }
+        Find::Count { count, first, step } => {
+            let numbers = [("keynumidx", count), ("firstkey", first), ("keystep", step)];
+            key_search(reply, "keynum", None, &numbers);
+        }
+        Find::Unknown => key_search(reply, "unknown", None, &[]),
+    }
+}
+
+fn key_search(reply: &mut Reply<'_>, kind: &str, keyword: Option<&str>, numbers: &[(&str, i64)]) {
     reply.map(2);
     reply.bulk(b"type");
     reply.bulk(kind.as_bytes());
     reply.bulk(b"spec");
-    reply.map(numbers.len());
+    reply.map(numbers.len() + usize::from(keyword.is_some()));
+    if let Some(keyword) = keyword {
+        reply.bulk(b"keyword");
+        reply.bulk(keyword.as_bytes());
+    }
     for (name, number) in numbers {
         reply.bulk(name.as_bytes());
         reply.integer(*number);

@@ -284,7 +284,9 @@ pub(super) fn scan(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 }
 
 /// A cursor as C's `strtoul` reads it: a sign is allowed, nothing at all is 0.
-fn cursor(text: &[u8]) -> Option<usize> {
+pub(super) fn cursor(text: &[u8]) -> Option<usize> {
+    // For C the text ends at a NUL byte.
+    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
     let (digits, negative) = match text {
         [b'+', digits @ ..] => (digits, false),
         [b'-', digits @ ..] => (digits, true),

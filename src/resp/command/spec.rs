@@ -1,7 +1,7 @@
 //! What a row of the command table says, and how a row is found. The rows are in `table`.
 
 use crate::resp::command::{Context, Outcome};
-use crate::resp::parse::Args;
+use crate::resp::parse::{Args, integer};
 
 /// Runs a command whose arity and authorisation have been checked.
 pub(super) type Run = fn(&mut Context<'_>, Args<'_>) -> Outcome;
@@ -17,6 +17,8 @@ pub(super) struct CommandSpec {
     pub(super) flags: &'static [&'static str],
     /// Which of its words are keys.
     pub(super) keys: Keys,
+    /// Which of its words are keys, said the long way of Redis 7 where `keys` cannot say it all.
+    pub(super) key_specs: &'static [KeySpec],
     /// ACL categories.
     pub(super) categories: &'static [&'static str],
     /// Hints for clients of a cluster.
@@ -76,6 +78,81 @@ impl Keys {
     }
 }
 
+/// Some of the keys of a command, as Redis 7 describes them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeySpec {
+    /// What people should know.
+    pub(super) notes: &'static str,
+    /// What is done to them.
+    pub(super) access: &'static [&'static str],
+    /// Where to begin.
+    pub(super) begin: Begin,
+    /// How to find them from there.
+    pub(super) find: Find,
+}
+
+impl KeySpec {
+    /// Which of a request's words these are; none where the words say nonsense.
+    fn positions(&self, args: Args<'_>) -> Vec<usize> {
+        let short = |number: i64| usize::try_from(number).ok();
+        let begin = match self.begin {
+            Begin::Index(at) => short(at),
+            Begin::Keyword(word, from) => short(from).and_then(|from| {
+                let mut words = args.from(from);
+                let at = words.position(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))?;
+                Some(from + at + 1)
+            }),
+            Begin::Unknown => None,
+        };
+        let Some(begin) = begin.filter(|begin| *begin < args.len()) else { return Vec::new() };
+        let positions = match self.find {
+            Find::Range { last, step, limit } => {
+                let len = args.len() - begin;
+                let count = match (last, limit) {
+                    (-1, 2..) => len / short(limit).unwrap_or(1),
+                    (..0, _) => len.saturating_sub(short(-last - 1).unwrap_or(0)),
+                    _ => short(last).unwrap_or(0) + 1,
+                };
+                (begin..begin + count, step)
+            }
+            Find::Count { count, first, step } => {
+                let count = short(count).and_then(|at| integer(args.get(begin + at)?));
+                let count = count.and_then(short).filter(|count| *count <= args.len());
+                let first = begin + short(first).unwrap_or(0);
+                (first..first + count.unwrap_or(0), step)
+            }
+            Find::Unknown => return Vec::new(),
+        };
+        let (range, step) = positions;
+        if range.end > args.len() {
+            return Vec::new();
+        }
+        range.step_by(short(step).unwrap_or(1).max(1)).collect()
+    }
+}
+
+/// Where the search for keys begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Begin {
+    /// At the word of this number.
+    Index(i64),
+    /// After this word, which is looked for from the word of this number on.
+    Keyword(&'static str, i64),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// How keys are found from the [`Begin`] on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Find {
+    /// Up to the last one; `limit` is the part of the words that is keys, 2 for a half.
+    Range { last: i64, step: i64, limit: i64 },
+    /// A word says how many.
+    Count { count: i64, first: i64, step: i64 },
+    /// Nobody knows.
+    Unknown,
+}
+
 impl CommandSpec {
     /// What a row leaves out.
     pub(super) const EMPTY: CommandSpec = CommandSpec {
@@ -83,6 +160,7 @@ impl CommandSpec {
         arity: 0,
         flags: &[],
         keys: Keys::NONE,
+        key_specs: &[],
         categories: &[],
         tips: &[],
         group: "",
@@ -93,6 +171,17 @@ impl CommandSpec {
         run: None,
         subcommands: &[],
     };
+
+    /// The keys among a request's words, each with what is done to it.
+    pub(super) fn keys_in<'a>(&self, args: Args<'a>) -> Vec<(&'a [u8], &'static [&'static str])> {
+        if self.key_specs.is_empty() {
+            return self.keys.of(args).map(|key| (key, self.keys.access)).collect();
+        }
+        let keys = self.key_specs.iter().flat_map(|spec| {
+            spec.positions(args).into_iter().filter_map(|at| Some((args.get(at)?, spec.access)))
+        });
+        keys.collect()
+    }
 
     /// Whether a client may send it before it has authenticated.
     pub(super) fn runs_before_auth(&self) -> bool {
@@ -116,7 +205,8 @@ pub(super) fn find(table: &'static [CommandSpec], name: &[u8]) -> Option<&'stati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::command::table::COMMANDS;
+    use crate::resp::command::writes::WRITES;
+    use crate::resp::command::{TABLES, find_command};
 
     fn check(table: &'static [CommandSpec], container: Option<&CommandSpec>) {
         assert!(table.is_sorted_by(|a, b| a.name < b.name));
@@ -137,8 +227,19 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_and_every_row_documented() {
-        check(COMMANDS, None);
-        assert!(find(COMMANDS, b"").is_none());
-        assert!(find(COMMANDS, &[b'g'; MAX_NAME_BYTES + 1]).is_none());
+        for table in TABLES {
+            check(table, None);
+            assert!(find(table, b"").is_none());
+            assert!(find(table, &[b'g'; MAX_NAME_BYTES + 1]).is_none());
+        }
+    }
+
+    #[test]
+    fn no_name_is_in_two_tables() {
+        for spec in TABLES.into_iter().flatten() {
+            let found = find_command(spec.name.as_bytes()).unwrap();
+            assert!(std::ptr::eq(found, spec), "{} is there twice", spec.name);
+            assert!(WRITES.iter().all(|(write, _)| *write != spec.name), "{} writes", spec.name);
+        }
     }
 }

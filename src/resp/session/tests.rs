@@ -187,8 +187,10 @@ fn words(text: &str) -> Vec<u8> {
     array(&words)
 }
 
-const TRANSCRIPTS: [(&str, &str); 13] = [
+const TRANSCRIPTS: [(&str, &str); 15] = [
+    ("bits", include_str!("../../../tests/golden/resp/bits.txt")),
     ("connection", include_str!("../../../tests/golden/resp/connection.txt")),
+    ("foreign", include_str!("../../../tests/golden/resp/foreign.txt")),
     ("handshakes", include_str!("../../../tests/golden/resp/handshakes.txt")),
     ("ours", include_str!("../../../tests/golden/resp/ours.txt")),
     ("password", include_str!("../../../tests/golden/resp/password.txt")),
