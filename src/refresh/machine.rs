@@ -8,7 +8,7 @@ mod asking;
 mod failing;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::account::Unsettled;
 use crate::clock::Now;
@@ -170,7 +170,7 @@ impl Machine {
         record: Option<TokenRecord>,
         unsettled: Option<Unsettled>,
     ) -> Vec<Effect> {
-        self.unsettled = unsettled.map(|unsettled| now.back_to(unsettled.first));
+        self.unsettled = unsettled.map(|unsettled| when(unsettled.first, now));
         if let Some(Unsettled { last, .. }) = unsettled {
             self.hold = Pause::begin(now.back_to(last), self.policy.timeout + MIN_GAP);
         }
@@ -468,6 +468,16 @@ impl Machine {
 
 fn doubted(current: &Published, since: Option<Now>) -> Published {
     Published { in_doubt_since: since, ..current.clone() }
+}
+
+/// When a request was sent, by its mark. A mark from the future is one of before the clock was set
+/// back: how long ago that was, nobody knows, so it counts as longer than any token lives.
+fn when(sent: SystemTime, now: Now) -> Now {
+    if sent <= now.wall {
+        return now.back_to(sent);
+    }
+    let day = Duration::from_secs(86_400);
+    Now { wall: now.wall - day, mono: now.mono.saturating_sub(day) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::config::Rotation;
 use crate::refresh::handle::Refused;
 
 const START: u64 = 1_800_000_000;
@@ -91,4 +92,16 @@ fn a_request_before_a_crash_is_waited_for_also_where_the_clock_was_set_back() {
     assert_eq!(machine.on(now, Event::Woken), []);
     let settled = now.after(RefreshPolicy::default().timeout + Duration::from_secs(2));
     assert!(machine.on(settled, Event::Woken).contains(&Effect::Fetch(Purpose::Scheduled)));
+}
+
+#[test]
+fn a_mark_from_before_the_clock_was_set_back_counts_as_old() {
+    let later = clocks(3_600_000, 0).wall;
+    let unsettled = Some(Unsettled { first: later, last: later });
+    let policy = RefreshPolicy { rotation: Rotation::Rotating, ..RefreshPolicy::default() };
+    let mut machine = Machine::new(policy, IDENTITY, false, 1);
+    let now = clocks(1_000, 0);
+    let effects = machine.restore(now, Some(record()), unsettled);
+    let [Effect::Publish(published)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(published.promised_life(now), Some(Duration::ZERO));
 }
