@@ -19,13 +19,14 @@ impl fmt::Display for Plan<'_> {
         )?;
         match &config.resp {
             Some(resp) => {
-                let password = if resp.password.is_some() { "with" } else { "without" };
+                let who = match (resp.password.is_some(), config.clients.len()) {
+                    (true, 0) => "with password".to_owned(),
+                    (true, clients) => format!("with password, {clients} clients"),
+                    (false, 0) => "without password".to_owned(),
+                    (false, clients) => format!("{clients} clients and nobody else"),
+                };
                 let most = resp.max_connections;
-                writeln!(
-                    f,
-                    "resp     {}, {password} password, {most} connections at most",
-                    resp.bind
-                )?;
+                writeln!(f, "resp     {}, {who}, {most} connections at most", resp.bind)?;
             }
             None => writeln!(f, "resp     off")?,
         }

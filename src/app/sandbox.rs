@@ -169,9 +169,11 @@ Read a token (renewed every {renewal} or so: watch the log below):
   curl 'http://{http}/wechat/token?type=ticket&secret={secret}'
   redis-cli -h {resp_host} -p {resp} MGET access_token ticket
   redis-cli -h {resp_host} -p {resp} TTL access_token
+  redis-cli -h {resp_host} -p {resp} SUBSCRIBE token:access_token   # told of each new one
 
 Say that a token was refused:
   curl 'http://{http}/wechat/token/forcerefresh?type=access_token&secret={secret}'
+  redis-cli -h {resp_host} -p {resp} TOKEN.REFRESH access_token
 
 Let things go wrong, and look:
   curl -X POST 'http://{stand_in}/sandbox/fault?kind=errcode&code=40164&times=3'

@@ -31,13 +31,13 @@ pub(super) fn lower_clients(
         if let Some(problem) = problem_of(&name) {
             lowering.mistake(&path, problem);
         }
+        let before = lowering.mistakes_so_far();
         let keys = lowering
             .list(&format!("{path}.keys"), client.keys, "a list such as [\"${env:SHOP_KEY}\"]")
             .map_or_else(Vec::new, |items| {
                 let keys = items.into_iter().filter_map(|(at, key)| lowering.key(&at, Some(key)));
                 keys.collect()
             });
-        let before = lowering.mistakes_so_far();
         if keys.is_empty() && lowering.mistakes_so_far() == before {
             lowering.mistake(
                 format!("{path}.keys"),
@@ -94,4 +94,68 @@ fn known(
     };
     lowering.mistake(path, format!("no token source is called {name:?}; {what_to_do}"));
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::{self, Environment, Writes};
+
+    const SOURCES: &str = r#"token_sources: {"access_token": (url: "https://h/cgi-bin/token"), "ticket": (url: "https://h/cgi-bin/ticket/getticket")}"#;
+
+    fn parse(groups: &str) -> Result<config::Config, String> {
+        let text = format!("({groups} {SOURCES})");
+        let environment = Environment::default();
+        config::parse(&text, Path::new("c.ron"), &environment).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn a_client_has_keys_and_sources() {
+        let config = parse(
+            r#"clients: {"shop": (keys: ["a", "b"], sources: ["ticket"]), "all": (keys: ["c"])},
+               resp: (bind: "0.0.0.0:6379", writes: Report, notify: false),"#,
+        );
+        let config = config.unwrap();
+        let [shop, all] = &config.clients[..] else { panic!("{:?}", config.clients) };
+        assert_eq!((shop.name.as_str(), shop.keys.len()), ("shop", 2));
+        let names: Vec<&str> = shop.sources.iter().flatten().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["ticket"]);
+        assert_eq!((all.keys.len(), &all.sources), (1, &None));
+        let resp = config.resp.unwrap();
+        assert_eq!((resp.writes, resp.notify), (Writes::Report, false));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_path() {
+        let wrong = parse(
+            r#"clients: {
+                "default": (keys: ["k"]),
+                "a b": (keys: ["k"]),
+                "none": (),
+                "empty": (keys: ["", 5]),
+                "text": (keys: "k"),
+                "shop": (keys: ["k"], sources: ["tickt", "nope"], source: []),
+                "shop": (keys: ["k"]),
+            }, resp: (writes: Reprot, notify: "yes"),"#,
+        )
+        .unwrap_err();
+        for expected in [
+            "clients.default: is whom resp.password stands for",
+            "clients.a b: is no name of a client",
+            "clients.none.keys: has no key",
+            "clients.empty.keys.0: is empty",
+            "clients.empty.keys.1: is a number",
+            "clients.text.keys: is a text, but a list",
+            "clients.shop.sources.0: no token source is called \"tickt\"; did you mean `ticket`?",
+            "clients.shop.sources.1: no token source is called \"nope\"; there are access_token, ticket",
+            "clients.shop.source: unknown setting; did you mean `sources`?",
+            "clients.shop: is there twice",
+            "resp.writes: there is no Reprot; did you mean Report?",
+            "resp.notify: is a text, but true or false is needed",
+        ] {
+            assert!(wrong.contains(expected), "{expected}\n\n{wrong}");
+        }
+        assert!(!wrong.contains("clients.empty.keys: has no key"), "said once: {wrong}");
+    }
 }

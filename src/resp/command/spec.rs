@@ -204,7 +204,12 @@ pub(super) fn find(table: &'static [CommandSpec], name: &[u8]) -> Option<&'stati
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
+    use crate::resp::command::foreign::FOREIGN;
+    use crate::resp::command::reports::REPORTS;
+    use crate::resp::command::table::COMMANDS;
     use crate::resp::command::writes::WRITES;
     use crate::resp::command::{TABLES, find_command};
 
@@ -240,6 +245,55 @@ mod tests {
             let found = find_command(spec.name.as_bytes()).unwrap();
             assert!(std::ptr::eq(found, spec), "{} is there twice", spec.name);
             assert!(WRITES.iter().all(|(write, _)| *write != spec.name), "{} writes", spec.name);
+        }
+    }
+
+    /// The commands as docs/protocol.md lists them.
+    fn listed() -> String {
+        let mut text = String::new();
+        let rows = |table: &'static [CommandSpec], text: &mut String| {
+            text.push_str("| command | what it does |\n|---|---|\n");
+            for spec in table {
+                let subs = spec.subcommands.iter().filter(|sub| sub.name != "help");
+                let subs = subs.map(|sub| (format!("{} {}", spec.name, sub.name), sub));
+                let own = spec.run.map(|_| (spec.name.to_owned(), spec));
+                for (name, spec) in own.into_iter().chain(subs) {
+                    let usage = spec.usage.replace('|', "\\|");
+                    let usage = if spec.subcommands.is_empty() { usage } else { String::new() };
+                    let words = format!("{} {usage}", name.to_uppercase());
+                    let summary = spec.summary.trim_end_matches('.');
+                    writeln!(text, "| `{}` | {summary} |", words.trim_end()).unwrap();
+                }
+            }
+        };
+        rows(COMMANDS, &mut text);
+        text.push_str("\nWith `writes: Report`, besides:\n\n");
+        rows(REPORTS, &mut text);
+        text.push_str(
+            "\nReads of types that no token has, and of a token's bits. They answer as Redis does for a \
+             string: with the wrong type, or with what is empty for a missing key.\n\n",
+        );
+        let names: Vec<String> =
+            FOREIGN.iter().map(|spec| format!("`{}`", spec.name.to_uppercase())).collect();
+        text.push_str(&names.join(" "));
+        text.push_str("\n\nRefused as writes: ");
+        let names: Vec<String> =
+            WRITES.iter().map(|(name, _)| format!("`{}`", name.to_uppercase())).collect();
+        text.push_str(&names.join(" "));
+        text.push_str(".\n");
+        text
+    }
+
+    #[test]
+    fn the_document_lists_every_command() {
+        let document = include_str!("../../../docs/protocol.md");
+        let listed = listed();
+        if !document.contains(&listed) {
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+            std::fs::write(root.join("target/protocol-commands.md"), &listed).unwrap();
+            panic!(
+                "the commands in docs/protocol.md are others; target/protocol-commands.md has them"
+            );
         }
     }
 }
