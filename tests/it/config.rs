@@ -98,8 +98,12 @@ fn the_configs_of_both_readmes_are_the_same_and_work() {
     };
     let (english, chinese) = (blocks("README.md"), blocks("README.zh-CN.md"));
     assert_eq!(english, chinese);
-    assert_eq!(english[0], MINIMAL);
-    let stable = format!("(token_sources: {{{}}})", english[1]);
+    let [clients, minimal, stable] = &english[..] else { panic!("{english:?}") };
+    assert_eq!(minimal, MINIMAL);
+    let with_clients = minimal.replace("token_sources:", &format!("{clients} token_sources:"));
+    let environment = Environment::of([("SHOP_KEY", "k")]);
+    assert_eq!(parse(&with_clients, &environment).unwrap().clients.len(), 1);
+    let stable = format!("(token_sources: {{{stable}}})");
     let config = parse(&stable, &account()).unwrap();
     assert!(matches!(config.sources[0].policy.rotation, Rotation::Sticky { .. }));
 }
