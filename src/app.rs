@@ -51,6 +51,8 @@ pub enum StartError {
     },
     /// A setting of the outbound client makes no client.
     Outbound(OutboundSetupError),
+    /// There is no thread to be had.
+    Thread(io::Error),
     /// The system has no randomness to make a request secret of.
     NoRandomness(io::Error),
 }
@@ -72,6 +74,7 @@ impl fmt::Display for StartError {
                 }
             }
             StartError::Outbound(error) => error.fmt(f),
+            StartError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
             StartError::NoRandomness(error) => {
                 write!(f, "cannot make a request secret: {error}; set request_secret in the config")
             }
@@ -149,7 +152,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
             clients: config.clients.clone(),
             clock: Arc::clone(&clock),
         };
-        drain.spawn(resp::serve(listener, resp_config, parts, drain.clone()));
+        serve_resp(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
     }
     drain.spawn(look_at_the_clocks(clock, drain.clone()));
     let sources = refreshers.len();
@@ -180,6 +183,36 @@ impl Server {
         }
         finished
     }
+}
+
+/// Serves RESP on a thread of its own, as Redis does: one thread takes in what many connections have
+/// sent with one system call, and no connection ever moves between processors. Reading a token
+/// takes so little that one is enough, and whatever goes on here does not delay HTTP or the engine.
+fn serve_resp(
+    listener: TcpListener,
+    config: RespConfig,
+    parts: RespParts,
+    drain: &Drain,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = listener.into_std()?;
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let drains = drain.clone();
+    std::thread::Builder::new().name("resp".into()).spawn(move || {
+        runtime.block_on(async {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => resp::serve(listener, config, parts, drains).await,
+                Err(error) => tracing::error!(%error, "RESP cannot be served"),
+            }
+        });
+        // An error: nobody waits for the end any more.
+        let _ = ended.send(());
+    })?;
+    drain.spawn(async {
+        // An error: the thread panicked, which is an end as well.
+        let _ = end.await;
+    });
+    Ok(())
 }
 
 /// Notices a suspend soon after it, whatever the refreshers do.

@@ -81,7 +81,9 @@ async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCo
             let code = match error {
                 StartError::StoreLocked(_) => EX_TEMPFAIL,
                 StartError::Outbound(_) => EX_CONFIG,
-                StartError::Bind { .. } | StartError::NoRandomness(_) => EX_OSERR,
+                StartError::Bind { .. } | StartError::Thread(_) | StartError::NoRandomness(_) => {
+                    EX_OSERR
+                }
             };
             return fail(code, error);
         }
