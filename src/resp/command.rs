@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::resp::Shared;
-use crate::resp::command::spec::{CommandSpec, find};
+use crate::resp::command::spec::{CommandSpec, Index, find};
 use crate::resp::command::table::COMMANDS;
 use crate::resp::command::writes::WRITES;
 use crate::resp::connections::Card;
@@ -81,6 +81,9 @@ pub(super) enum Outcome {
     HangUp,
 }
 
+/// Where the commands of a letter are.
+static BY_LETTER: Index = Index::of(COMMANDS);
+
 /// The HTTP verbs and headers that Redis takes for an attempt at cross-protocol scripting.
 const HTTP: [&[u8]; 2] = [b"post", b"host:"];
 
@@ -91,7 +94,7 @@ const QUOTED_BYTES: usize = 128;
 pub(super) fn dispatch(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     ctx.charge(1);
     let name = args.at(0);
-    let Some(spec) = find(COMMANDS, name) else {
+    let Some(spec) = BY_LETTER.find(COMMANDS, name) else {
         return refuse(ctx, args);
     };
     let (spec, container) = match args.get(1) {
