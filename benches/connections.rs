@@ -133,7 +133,8 @@ impl Server {
         let (appid, secret) = (Account::SANDBOX_APPID, Account::SANDBOX_SECRET);
         let text = format!(
             r#"(
-    http: (bind: "{http}"), store: (path: {:?}),
+    http: (bind: "{http}", max_connections: 16), // the others' share of the descriptors
+    store: (path: {:?}),
     resp: (bind: "{address}", max_connections: {}),
     request_secret: "bench-request-secret",
     token_sources: {{"access_token": (
