@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::clock::{self, LOOK_EVERY, SharedClock};
 use crate::config::{Config, HttpConfig, RespConfig};
@@ -34,6 +34,11 @@ pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
 /// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
 /// the upstream.
 const OWN_DESCRIPTORS: usize = 192;
+
+/// Connections that may wait to be accepted. Where more come at once (all clients of a server that has
+/// just been restarted), the system drops them, and each tries again after a second. The system
+/// itself takes less where `net.core.somaxconn` says so.
+const BACKLOG: u32 = 4_096;
 
 /// Why a server could not start.
 #[derive(Debug)]
@@ -198,9 +203,20 @@ async fn bind(
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |error| StartError::Bind { setting, address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = listen(address).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart need not wait until the last connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The configured request secret, or the one that was made at the first start.
