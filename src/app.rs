@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::clock::{self, LOOK_EVERY, SharedClock};
 use crate::config::{Config, HttpConfig, RespConfig};
@@ -34,6 +34,11 @@ pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
 /// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
 /// the upstream.
 const OWN_DESCRIPTORS: usize = 192;
+
+/// Connections that may wait to be accepted. Where more come at once (all clients of a server that has
+/// just been restarted), the system drops them, and each tries again after a second. The system
+/// itself takes less where `net.core.somaxconn` says so.
+const BACKLOG: u32 = 4_096;
 
 /// Why a server could not start.
 #[derive(Debug)]
@@ -152,7 +157,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
             clients: config.clients.clone(),
             clock: Arc::clone(&clock),
         };
-        serve_resp(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
+        resp::spawn(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
     }
     drain.spawn(look_at_the_clocks(clock, drain.clone()));
     let sources = refreshers.len();
@@ -185,36 +190,6 @@ impl Server {
     }
 }
 
-/// Serves RESP on a thread of its own, as Redis does: one thread takes in what many connections have
-/// sent with one system call, and no connection ever moves between processors. Reading a token
-/// takes so little that one is enough, and whatever goes on here does not delay HTTP or the engine.
-fn serve_resp(
-    listener: TcpListener,
-    config: RespConfig,
-    parts: RespParts,
-    drain: &Drain,
-) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = listener.into_std()?;
-    let (ended, end) = tokio::sync::oneshot::channel();
-    let drains = drain.clone();
-    std::thread::Builder::new().name("resp".into()).spawn(move || {
-        runtime.block_on(async {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => resp::serve(listener, config, parts, drains).await,
-                Err(error) => tracing::error!(%error, "RESP cannot be served"),
-            }
-        });
-        // An error: nobody waits for the end any more.
-        let _ = ended.send(());
-    })?;
-    drain.spawn(async {
-        // An error: the thread panicked, which is an end as well.
-        let _ = end.await;
-    });
-    Ok(())
-}
-
 /// Notices a suspend soon after it, whatever the refreshers do.
 async fn look_at_the_clocks(clock: SharedClock, drain: Drain) {
     loop {
@@ -236,9 +211,20 @@ async fn bind(
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |error| StartError::Bind { setting, address, error };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = listen(address).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // A restart need not wait until the last connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// The configured request secret, or the one that was made at the first start.

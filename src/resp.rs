@@ -13,6 +13,7 @@ mod session;
 mod tracking;
 mod users;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,8 +21,9 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::clock::{Now, SharedClock};
 use crate::config::{ClientConfig, RespConfig, Writes};
@@ -94,6 +96,40 @@ struct Counters {
     commands: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
+}
+
+/// Serves on a thread of its own, as Redis does: one thread takes in what many connections have sent
+/// with one system call, and no connection ever moves between processors. Reading a token takes so
+/// little that one is enough, and whatever goes on here does not delay HTTP or the engine. The drain
+/// waits for its end.
+///
+/// # Errors
+/// There is no thread to be had.
+pub fn spawn(
+    listener: TcpListener,
+    config: RespConfig,
+    parts: RespParts,
+    drain: &Drain,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = listener.into_std()?;
+    let (ended, end) = oneshot::channel();
+    let drains = drain.clone();
+    std::thread::Builder::new().name("resp".into()).spawn(move || {
+        runtime.block_on(async {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => serve(listener, config, parts, drains).await,
+                Err(error) => error!(%error, "RESP cannot be served"),
+            }
+        });
+        // An error: nobody waits for the end any more.
+        let _ = ended.send(());
+    })?;
+    drain.spawn(async {
+        // An error: the thread panicked, which is an end as well.
+        let _ = end.await;
+    });
+    Ok(())
 }
 
 /// Serves connections until the drain begins; then takes no new ones, lets each session answer what

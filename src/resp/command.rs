@@ -30,7 +30,7 @@ use crate::resp::Shared;
 use crate::resp::command::foreign::FOREIGN;
 use crate::resp::command::pubsub::Subscribed;
 use crate::resp::command::reports::REPORTS;
-use crate::resp::command::spec::{CommandSpec, Run, find};
+use crate::resp::command::spec::{CommandSpec, Index, Run, find};
 use crate::resp::command::table::COMMANDS;
 use crate::resp::command::transaction::{Transaction, Watched};
 use crate::resp::command::writes::WRITES;
@@ -208,6 +208,9 @@ pub(super) enum Outcome {
     HangUp,
 }
 
+/// Where the commands of a letter are, in each of the tables.
+static BY_LETTER: [Index; 2] = [Index::of(COMMANDS), Index::of(FOREIGN)];
+
 /// The HTTP verbs and headers that Redis takes for an attempt at cross-protocol scripting.
 const HTTP: [&[u8]; 2] = [b"post", b"host:"];
 
@@ -260,7 +263,7 @@ static TABLES: [&[CommandSpec]; 2] = [COMMANDS, FOREIGN];
 
 /// The command of this name.
 fn find_command(name: &[u8]) -> Option<&'static CommandSpec> {
-    TABLES.into_iter().find_map(|table| find(table, name))
+    BY_LETTER.iter().zip(TABLES).find_map(|(index, table)| index.find(table, name))
 }
 
 /// Runs a request of a client that is not let in yet, or does not see everything, or is more than one

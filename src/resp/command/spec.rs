@@ -189,17 +189,48 @@ impl CommandSpec {
     }
 }
 
-/// The longest name in any table here, with room to spare; a longer word is no command.
-const MAX_NAME_BYTES: usize = 32;
-
-/// Finds a name, whatever its case, in a sorted table.
+/// Finds a name, whatever its case, in a table of subcommands, which is short.
 pub(super) fn find(table: &'static [CommandSpec], name: &[u8]) -> Option<&'static CommandSpec> {
-    let mut lower = [0; MAX_NAME_BYTES];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let at = table.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
-    Some(&table[at])
+    table.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// For each letter, where the commands that begin with it begin in a sorted table, and after the
+/// last letter its end.
+#[derive(Debug)]
+pub(super) struct Index {
+    starts: [u8; LETTERS + 1],
+}
+
+const LETTERS: usize = 26;
+
+impl Index {
+    /// Reads a table whose names begin with lower-case letters.
+    pub(super) const fn of(table: &[CommandSpec]) -> Index {
+        assert!(table.len() <= u8::MAX as usize, "positions are bytes");
+        let mut starts = [0; LETTERS + 1];
+        let (mut letter, mut at) = (0, 0);
+        while letter <= LETTERS {
+            while at < table.len() && ((table[at].name.as_bytes()[0] - b'a') as usize) < letter {
+                at += 1;
+            }
+            starts[letter] = at as u8;
+            letter += 1;
+        }
+        Index { starts }
+    }
+
+    /// Finds a name, whatever its case, in the table this was made of. A search through the whole
+    /// table would cost more than running the command does, in a long pipeline.
+    pub(super) fn find(
+        &self,
+        table: &'static [CommandSpec],
+        name: &[u8],
+    ) -> Option<&'static CommandSpec> {
+        let letter = usize::from(name.first()?.to_ascii_lowercase().wrapping_sub(b'a'));
+        let end = *self.starts.get(letter + 1)?;
+        let rows = &table[usize::from(self.starts[letter])..usize::from(end)];
+        rows.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name))
+    }
 }
 
 #[cfg(test)]
@@ -218,7 +249,7 @@ mod tests {
         for spec in table {
             let name = spec.name;
             assert_eq!(name, name.to_lowercase());
-            assert!(name.len() <= MAX_NAME_BYTES && spec.arity != 0, "{name}");
+            assert!(spec.arity != 0, "{name}");
             assert!(!spec.summary.is_empty() && !spec.group.is_empty(), "{name} says nothing");
             assert!(!spec.since.is_empty() && !spec.categories.is_empty(), "{name}");
             // A container without a function is never run: its arity asks for a subcommand.
@@ -235,7 +266,6 @@ mod tests {
         for table in TABLES {
             check(table, None);
             assert!(find(table, b"").is_none());
-            assert!(find(table, &[b'g'; MAX_NAME_BYTES + 1]).is_none());
         }
     }
 
@@ -291,9 +321,28 @@ mod tests {
         if !document.contains(&listed) {
             let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
             std::fs::write(root.join("target/protocol-commands.md"), &listed).unwrap();
-            panic!(
-                "the commands in docs/protocol.md are others; target/protocol-commands.md has them"
-            );
+            panic!("docs/protocol.md lists other commands; target/protocol-commands.md has them");
+        }
+    }
+
+    #[test]
+    fn every_command_is_found_by_its_letter_and_nothing_else_is() {
+        for table in TABLES {
+            let index = Index::of(table);
+            for spec in table {
+                for name in [spec.name.to_owned(), spec.name.to_uppercase()] {
+                    let found = index.find(table, name.as_bytes()).map(|found| found.name);
+                    assert_eq!(found, Some(spec.name));
+                }
+                for wrong in [format!("{}x", spec.name), spec.name[1..].to_owned()] {
+                    let expected = table.iter().any(|other| other.name == wrong);
+                    assert_eq!(index.find(table, wrong.as_bytes()).is_some(), expected, "{wrong}");
+                }
+            }
+            for first in 0..=u8::MAX {
+                assert!(index.find(table, &[first]).is_none(), "{first}");
+            }
+            assert!(index.find(table, b"").is_none());
         }
     }
 }
