@@ -66,6 +66,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("getrandom", &["clock.rs"]),
     ("tracing_appender", &["logging.rs"]),
     ("rlimit", &["app.rs"]),
+    ("foldhash", &["snapshot.rs"]),
 ];
 
 /// The files in which a secret's text is taken out of its custody, each with the reason.

@@ -38,7 +38,7 @@ use crate::resp::connections::Card;
 use crate::resp::parse::Args;
 use crate::resp::reply::{Protocol, Reply};
 use crate::resp::users::User;
-use crate::snapshot::Published;
+use crate::snapshot::{Published, View};
 use crate::token::{Generation, SourceName};
 
 /// What clients are told of the version. The behaviour is that of Redis 7.0 with the commands of 7.2
@@ -145,6 +145,8 @@ pub(super) struct Context<'a> {
     pub(super) hits: u64,
     /// Keys that were asked for and not found.
     pub(super) misses: u64,
+    /// The sources, as they are for the whole batch; a token is that of the moment it is read.
+    pub(super) view: View,
     /// What is to be waited for, after [`Outcome::Waits`].
     pub(super) waits: Option<Wait>,
     /// Whether EXEC is running: nothing is waited for.

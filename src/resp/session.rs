@@ -334,6 +334,7 @@ impl Batch<'_> {
             work: 0,
             hits: 0,
             misses: 0,
+            view: shared.reader.view(),
             waits: None,
             in_exec: false,
         };

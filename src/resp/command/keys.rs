@@ -32,7 +32,7 @@ impl Context<'_> {
     /// The token under this key. A name is UTF-8, so anything else is no key.
     pub(super) fn live(&mut self, key: &[u8]) -> Option<LiveToken> {
         let key = std::str::from_utf8(key).ok();
-        let token = key.and_then(|key| self.shared.reader.live(key, self.now));
+        let token = key.and_then(|key| self.view.live(key, self.now));
         match token {
             Some(_) => self.hits += 1,
             None => self.misses += 1,
