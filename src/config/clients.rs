@@ -6,7 +6,7 @@ use super::ClientConfig;
 use super::lower::Lowering;
 use super::raw::{RawClient, nearest};
 use super::setting::Table;
-use crate::token::SourceName;
+use crate::token::{Secret, SourceName};
 
 /// Whom `AUTH password` means; no client can have this name.
 const RESERVED: &str = "default";
@@ -15,12 +15,17 @@ const RESERVED: &str = "default";
 const MAX_NAME_BYTES: usize = 64;
 
 /// Checks every client; `sources` are the names of all sources.
+///
+/// `password` is that of the RESP listener: with a key of two, nobody could say who somebody is.
 pub(super) fn lower_clients(
     raw: Table<RawClient>,
     sources: &BTreeSet<String>,
+    password: Option<&Secret>,
     lowering: &mut Lowering<'_>,
 ) -> Vec<ClientConfig> {
     let mut seen = BTreeSet::new();
+    let mut taken: Vec<(Secret, String)> =
+        password.into_iter().map(|key| (key.clone(), "resp.password".to_owned())).collect();
     let mut clients = Vec::new();
     for (name, client) in raw.0 {
         let path = format!("clients.{name}");
@@ -35,8 +40,23 @@ pub(super) fn lower_clients(
         let keys = lowering
             .list(&format!("{path}.keys"), client.keys, "a list such as [\"${env:SHOP_KEY}\"]")
             .map_or_else(Vec::new, |items| {
-                let keys = items.into_iter().filter_map(|(at, key)| lowering.key(&at, Some(key)));
-                keys.collect()
+                let mut keys = Vec::new();
+                for (at, item) in items {
+                    let Some(key) = lowering.key(&at, Some(item)) else { continue };
+                    match taken.iter().find(|(other, _)| *other == key) {
+                        Some((_, place)) => {
+                            lowering.mistake(
+                                &at,
+                                format!("is the same key as {place}; each needs one of its own"),
+                            );
+                        }
+                        None => {
+                            taken.push((key.clone(), at));
+                            keys.push(key);
+                        }
+                    }
+                }
+                keys
             });
         if keys.is_empty() && lowering.mistakes_so_far() == before {
             lowering.mistake(
@@ -49,6 +69,10 @@ pub(super) fn lower_clients(
             client.sources,
             "a list such as [\"access_token\"]",
         );
+        if wanted.as_ref().is_some_and(Vec::is_empty) {
+            let what = "is empty, so the client could see nothing; leave it out for all sources";
+            lowering.mistake(format!("{path}.sources"), what);
+        }
         let sources = wanted.map(|items| {
             let items = items.into_iter();
             items
@@ -131,13 +155,15 @@ mod tests {
         let wrong = parse(
             r#"clients: {
                 "default": (keys: ["k"]),
-                "a b": (keys: ["k"]),
+                "a b": (keys: ["k4"]),
                 "none": (),
                 "empty": (keys: ["", 5]),
                 "text": (keys: "k"),
-                "shop": (keys: ["k"], sources: ["tickt", "nope"], source: []),
+                "shop": (keys: ["k2"], sources: ["tickt", "nope"], source: []),
                 "shop": (keys: ["k"]),
-            }, resp: (writes: Reprot, notify: "yes"),"#,
+                "same": (keys: ["k", "pw", "new", "new"]),
+                "blind": (keys: ["k3"], sources: []),
+            }, resp: (password: "pw", writes: Reprot, notify: "yes"),"#,
         )
         .unwrap_err();
         for expected in [
@@ -151,6 +177,10 @@ mod tests {
             "clients.shop.sources.1: no token source is called \"nope\"; there are access_token, ticket",
             "clients.shop.source: unknown setting; did you mean `sources`?",
             "clients.shop: is there twice",
+            "clients.same.keys.0: is the same key as clients.default.keys.0",
+            "clients.same.keys.1: is the same key as resp.password",
+            "clients.same.keys.3: is the same key as clients.same.keys.2",
+            "clients.blind.sources: is empty",
             "resp.writes: there is no Reprot; did you mean Report?",
             "resp.notify: is a text, but true or false is needed",
         ] {

@@ -46,7 +46,10 @@ pub(super) fn lower(
     let grace_period = lowering.duration("grace_period", raw.grace_period, Duration::from_secs(10));
     let names = raw.token_sources.0.iter().map(|(name, _)| name.clone()).collect();
     let sources = lower_sources(raw.token_sources, &defaults, &mut lowering);
-    let clients = lower_clients(raw.clients, &names, &mut lowering);
+    let clients = {
+        let password = resp.as_ref().and_then(|resp| resp.password.as_ref());
+        lower_clients(raw.clients, &names, password, &mut lowering)
+    };
     Some(Config {
         http,
         resp,

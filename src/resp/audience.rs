@@ -129,6 +129,11 @@ impl Audience {
         names
     }
 
+    /// How many channels are subscribed to.
+    pub(super) fn channel_count(&self) -> usize {
+        self.rows().channels.len()
+    }
+
     /// How many subscribe to a channel.
     pub(super) fn subscribers(&self, channel: &[u8]) -> usize {
         self.rows().channels.get(channel).map_or(0, Vec::len)
@@ -181,9 +186,10 @@ fn notify(rows: &Rows, source: &SourceName, what: Happening, keyspace: bool) {
     } else {
         ("keyevent", what.event(), source.as_str())
     };
-    let channel = |db: u8| format!("__{kind}@{db}__:{topic}");
+    let channels: Vec<String> =
+        (0..DATABASES).map(|db| format!("__{kind}@{db}__:{topic}")).collect();
     if !rows.channels.is_empty() {
-        for channel in (0..DATABASES).map(channel) {
+        for channel in &channels {
             if let Some(cards) = rows.channels.get(channel.as_bytes()) {
                 let frame = message(channel.as_bytes(), payload.as_bytes());
                 cards.iter().for_each(|card| card.push(Some(source), &frame));
@@ -191,18 +197,18 @@ fn notify(rows: &Rows, source: &SourceName, what: Happening, keyspace: bool) {
         }
     }
     for (pattern, cards) in &rows.patterns {
-        let matching: Vec<u8> = (0..DATABASES)
-            .filter(|db| matches(pattern, channel(*db).as_bytes(), Case::Sensitive))
-            .collect();
-        let Some(first) = matching.first() else { continue };
-        let mut frames: HashMap<u8, Frame> = HashMap::new();
+        let is_match = |db: usize| matches(pattern, channels[db].as_bytes(), Case::Sensitive);
+        let Some(first) = (0..channels.len()).find(|db| is_match(*db)) else { continue };
+        let frame = |db: usize| pmessage(pattern, channels[db].as_bytes(), payload.as_bytes());
+        // Most clients have selected the same database.
+        let mut last = (first, frame(first));
         for card in cards {
-            let selected = card.db();
-            let db = if matching.contains(&selected) { selected } else { *first };
-            let frame = frames
-                .entry(db)
-                .or_insert_with(|| pmessage(pattern, channel(db).as_bytes(), payload.as_bytes()));
-            card.push(Some(source), frame);
+            let selected = usize::from(card.db());
+            let db = if selected == first || !is_match(selected) { first } else { selected };
+            if db != last.0 {
+                last = (db, frame(db));
+            }
+            card.push(Some(source), &last.1);
         }
     }
 }

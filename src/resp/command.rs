@@ -65,6 +65,8 @@ struct Extra {
     watched: Vec<Watched>,
     channels: Subscribed,
     patterns: Subscribed,
+    /// What the names of both take, in bytes.
+    subscribed_bytes: usize,
     /// Whether it caches: what it reads is noted.
     tracks: bool,
     /// CLIENT CACHING came right before.
@@ -76,8 +78,7 @@ struct Extra {
 
 impl Extra {
     fn is_nothing(&self) -> bool {
-        let Extra { transaction, watched, channels, patterns, tracks, caching: _, replies, given } =
-            self;
+        let Extra { transaction, watched, channels, patterns, tracks, replies, given, .. } = self;
         transaction.is_none()
             && watched.is_empty()
             && channels.is_empty()
@@ -213,6 +214,9 @@ pub(super) enum Outcome {
 /// Where the commands of a letter are, in each of the tables.
 static BY_LETTER: [Index; 2] = [Index::of(COMMANDS), Index::of(FOREIGN)];
 
+/// The longest name that a client may give itself, in bytes: it stands in each line of CLIENT LIST.
+const MOST_NAME_BYTES: usize = 256;
+
 /// The HTTP verbs and headers that Redis takes for an attempt at cross-protocol scripting.
 const HTTP: [&[u8]; 2] = [b"post", b"host:"];
 
@@ -327,13 +331,18 @@ fn check_and_run(ctx: &mut Context<'_>, command: &Named, args: Args<'_>) -> Outc
     if in_transaction && !(container.is_none() && NEVER_QUEUED.contains(&spec.name)) {
         return transaction::queue(ctx, spec, args);
     }
-    run_noted(ctx, spec, args)
+    run_noted(ctx, spec, container, args)
 }
 
 /// Runs a request, and notes what a client that caches has read.
-fn run_noted(ctx: &mut Context<'_>, spec: &'static CommandSpec, args: Args<'_>) -> Outcome {
+fn run_noted(
+    ctx: &mut Context<'_>,
+    spec: &'static CommandSpec,
+    container: Option<&CommandSpec>,
+    args: Args<'_>,
+) -> Outcome {
     // Before the read: a token that changes in between is told of, and not missed.
-    tracking::note(ctx, spec, args);
+    tracking::note(ctx, spec, container, args);
     let run = spec.run.expect("the dispatcher looked for it");
     run(ctx, args)
 }

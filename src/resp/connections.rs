@@ -73,6 +73,8 @@ pub(super) struct Card {
     db: AtomicU8,
     channels: AtomicU32,
     patterns: AtomicU32,
+    /// Whether it waits for an answer that is still to come.
+    waits: AtomicBool,
     /// How many requests its transaction holds; -1: there is none.
     queued: AtomicI32,
     label: Mutex<Label>,
@@ -91,11 +93,6 @@ impl Card {
     pub(super) fn touch(&self, now: Now, owes: bool) {
         self.last_active.store(milliseconds(now.mono), Ordering::Relaxed);
         self.owes.store(owes, Ordering::Relaxed);
-    }
-
-    /// Notes which protocol the peer speaks.
-    pub(super) fn set_protocol(&self, protocol: Protocol) {
-        self.protocol.store(protocol.number(), Ordering::Relaxed);
     }
 
     /// Which protocol the peer speaks.
@@ -133,6 +130,16 @@ impl Card {
     pub(super) fn set_queued(&self, queued: Option<usize>) {
         let queued = queued.map_or(-1, |queued| i32::try_from(queued).unwrap_or(i32::MAX));
         self.queued.store(queued, Ordering::Relaxed);
+    }
+
+    /// Notes whether the peer waits for an answer: then it is silent for good reasons.
+    pub(super) fn set_waiting(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether the peer waits for an answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
     }
 
     /// What the peer says of itself.
@@ -186,6 +193,14 @@ impl Card {
     /// Whether there are frames to send.
     pub(super) fn has_mail(&self) -> bool {
         self.has_mail.load(Ordering::Acquire)
+    }
+
+    /// Moves the frames that wait to the end of `out`, and has those after them in this protocol.
+    pub(super) fn switch(&self, protocol: Protocol, out: &mut Vec<u8>) {
+        // With the lock held: no frame in the old protocol comes after it.
+        let mut mail = self.mail();
+        out.append(&mut mail.frames);
+        self.protocol.store(protocol.number(), Ordering::Relaxed);
     }
 
     /// Moves the frames that wait to the end of `out`.
@@ -323,6 +338,7 @@ impl Connections {
             label: Mutex::default(),
             channels: AtomicU32::new(0),
             patterns: AtomicU32::new(0),
+            waits: AtomicBool::new(false),
             queued: AtomicI32::new(-1),
             mail: Mutex::new(Mail { frames: Vec::new(), user, tracking: None }),
             has_mail: AtomicBool::new(false),
@@ -336,6 +352,11 @@ impl Connections {
     /// Forgets a connection.
     pub(super) fn forget(&self, id: u64) {
         self.open().cards.remove(&id);
+    }
+
+    /// How many wait for an answer.
+    pub(super) fn waiting(&self) -> usize {
+        self.open().cards.values().filter(|card| card.is_waiting()).count()
     }
 
     /// How many there are.
@@ -358,7 +379,10 @@ impl Connections {
     pub(super) fn sweep(&self, now: Now, idle_timeout: Duration, stall_timeout: Duration) {
         for card in self.open().cards.values() {
             let idle = card.idle(now);
-            let silent = !idle_timeout.is_zero() && idle >= idle_timeout && !card.is_subscribed();
+            let silent = !idle_timeout.is_zero()
+                && idle >= idle_timeout
+                && !card.is_subscribed()
+                && !card.is_waiting();
             let stalled = card.owes.load(Ordering::Relaxed) && idle >= stall_timeout;
             if silent || stalled {
                 card.stop(Stop::Cut);

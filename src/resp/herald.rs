@@ -15,6 +15,9 @@ use crate::token::{Generation, SourceName};
 /// was foreseen.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// Longer than anything is slept: the next look comes before.
+const MUCH_LATER: Duration = Duration::from_secs(3_600);
+
 /// What has been told of a source.
 #[derive(Debug, Clone, Copy)]
 struct Told {
@@ -36,9 +39,11 @@ pub(super) async fn announce(shared: Arc<Shared>) {
     let mut news = shared.reader.news();
     let mut herald = Herald { shared, told: HashMap::new(), next_end: Duration::MAX };
     herald.look_at_all(&|_, _| {});
+    // Whatever news comes meanwhile.
+    let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         let now = herald.shared.clock.now();
-        let wait = herald.next_end.saturating_sub(now.mono).min(LOOK_EVERY);
+        let wait = herald.next_end.saturating_sub(now.mono).min(MUCH_LATER);
         let shared = Arc::clone(&herald.shared);
         let tell = |source: &SourceName, what| {
             shared.audience.tell(source, what, &shared.connections);
@@ -53,6 +58,7 @@ pub(super) async fn announce(shared: Arc<Shared>) {
                 }
             },
             () = tokio::time::sleep(wait) => herald.look_for_ended(&tell),
+            _ = looks.tick() => herald.look_for_ended(&tell),
         }
     }
 }
@@ -77,13 +83,14 @@ impl Herald {
         for source in view.sources() {
             self.look_at(source, tell);
         }
-        let reader = &self.shared.reader;
+        // What is not served any more, be it that the source is gone or that its token is not the same.
+        let (reader, now) = (&self.shared.reader, self.shared.clock.now());
         self.told.retain(|source, told| {
-            let is_served = reader.source(source.as_str()).is_some();
-            if !is_served && told.is_live {
+            if told.is_live && reader.live(source.as_str(), now).is_none() {
+                told.is_live = false;
                 tell(source, Happening::Removed);
             }
-            is_served
+            reader.source(source.as_str()).is_some()
         });
     }
 

@@ -57,6 +57,15 @@ thread_local! {
     });
 }
 
+/// Lends the thread's buffers. The one for replies is empty, whatever became of the session that had
+/// it before: what that one was owed is nobody else's business.
+fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.output.clear();
+        run(scratch)
+    })
+}
+
 /// How far a batch got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchEnd {
@@ -183,7 +192,7 @@ impl Session {
             }
             if self.client.card.has_mail() {
                 let card = &self.client.card;
-                SCRATCH.with_borrow_mut(|Scratch { output, .. }| {
+                with_scratch(|Scratch { output, .. }| {
                     card.collect(output);
                     reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)
                 })?;
@@ -192,13 +201,13 @@ impl Session {
             if let Some(waits) = &mut self.waits {
                 let answer = ready!(waits.as_mut().poll(wakeup));
                 self.waits = None;
+                self.client.card.set_waiting(false);
                 // What came after the request that waited.
                 self.look_first = true;
-                SCRATCH
-                    .with_borrow_mut(|scratch| self.answer(wakeup, &mut scratch.output, answer))?;
+                with_scratch(|scratch| self.answer(wakeup, &mut scratch.output, answer))?;
                 continue;
             }
-            ready!(SCRATCH.with_borrow_mut(|scratch| self.poll_batch(wakeup, scratch)))?;
+            ready!(with_scratch(|scratch| self.poll_batch(wakeup, scratch)))?;
             if self.look_first {
                 wakeup.waker().wake_by_ref();
                 return Poll::Pending;
@@ -264,6 +273,7 @@ impl Session {
             input,
         };
         let (end, waits) = batch.run(output);
+        self.client.card.set_waiting(waits.is_some());
         self.waits = waits;
         // A session that never runs dry is told of the drain here; see `run` for the others.
         let drains = end == BatchEnd::Done && self.client.card.stopping().is_some();

@@ -1,7 +1,7 @@
 //! Who may connect, and what each may see: users, their keys and their sources. Decides; knows no
 //! socket and no command.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::ClientConfig;
@@ -53,7 +53,7 @@ impl User {
 pub(super) struct Users {
     /// `None` where only named clients are let in.
     default: Option<Arc<User>>,
-    clients: HashMap<String, Arc<User>>,
+    clients: BTreeMap<String, Arc<User>>,
     open: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::resp::command::{Context, Outcome, Replies, error_about, plain};
+use crate::resp::command::{Context, MOST_NAME_BYTES, Outcome, Replies, error_about, plain};
 use crate::resp::connections::{Card, Stop};
 use crate::resp::parse::{Args, integer};
 
@@ -35,7 +35,7 @@ impl Kind {
 
 /// Whether the client may know of a connection: one that does not see every source knows of its own
 /// alone.
-fn may_see_client(ctx: &Context<'_>, card: &Card) -> bool {
+pub(super) fn may_see_client(ctx: &Context<'_>, card: &Card) -> bool {
     let user = ctx.client.user.as_ref();
     user.is_some_and(|user| !user.is_limited() || card.is_of(user.name()))
 }
@@ -64,7 +64,7 @@ pub(super) fn set_info(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     if !is_name && !attribute.eq_ignore_ascii_case(b"lib-ver") {
         return error_about(ctx, "ERR Unrecognized option '", attribute, "'");
     }
-    let Some(text) = plain(text) else {
+    let Some(text) = plain(text).filter(|text| text.len() <= MOST_NAME_BYTES) else {
         let after = " cannot contain spaces, newlines or special characters.";
         return error_about(ctx, "ERR ", attribute, after);
     };
@@ -251,7 +251,12 @@ fn victims<'a>(ctx: &mut Context<'_>, args: Args<'a>) -> Result<Victims<'a>, Out
                 None => return Err(error_about(ctx, "ERR Unknown client type '", value, "'")),
             },
             b"user" => {
-                if !ctx.shared.users.names().iter().any(|name| name.as_bytes() == value) {
+                let user = ctx.client.user.as_ref();
+                let knows = |name: &&str| {
+                    name.as_bytes() == value
+                        && user.is_some_and(|user| !user.is_limited() || user.name() == *name)
+                };
+                if !ctx.shared.users.names().iter().any(knows) {
                     return Err(error_about(ctx, "ERR No such user '", value, "'"));
                 }
                 victims.user = Some(value);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tracing::debug;
 
 use crate::resp::DATABASES;
-use crate::resp::command::{Client, Context, Outcome, REDIS_VERSION, error_about, plain};
+use crate::resp::command::{
+    Client, Context, MOST_NAME_BYTES, Outcome, REDIS_VERSION, error_about, plain,
+};
 use crate::resp::parse::{Args, integer};
 use crate::resp::reply::Protocol;
 use crate::resp::users::User;
@@ -124,9 +126,12 @@ pub(super) fn hello(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 fn speak(ctx: &mut Context<'_>, protocol: Protocol) {
     // What was left for the client before was left in the old protocol.
     let card = Arc::clone(&ctx.client.card);
-    ctx.reply.frames(|out| card.collect(out));
+    let was_muted = ctx.reply.unmute();
+    ctx.reply.frames(|out| card.switch(protocol, out));
+    if was_muted {
+        ctx.reply.mute();
+    }
     ctx.client.protocol = protocol;
-    ctx.client.card.set_protocol(protocol);
     ctx.reply.protocol = protocol;
 }
 
@@ -202,7 +207,7 @@ pub(super) fn set_name(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// Names the client, or answers why not.
 fn name_client(ctx: &mut Context<'_>, name: &[u8]) -> bool {
-    let name = plain(name);
+    let name = plain(name).filter(|name| name.len() <= MOST_NAME_BYTES);
     match name {
         Some(name) => ctx.client.card.label().name = name.into(),
         None => ctx

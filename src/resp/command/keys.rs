@@ -58,6 +58,12 @@ impl Client {
         }
     }
 
+    /// Notes that the client has said what it thinks of the token it was given.
+    pub(super) fn has_complained(&mut self, source: &SourceName) {
+        // No token's generation: whatever is served now is another one.
+        self.give(source.as_str().as_bytes(), Generation(0));
+    }
+
     /// Which token of a source the client was last given.
     pub(super) fn given(&self, source: &SourceName) -> Option<Generation> {
         let given = &self.extra.as_ref()?.given;
@@ -264,18 +270,19 @@ pub(super) fn scan(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     }
     let (shared, now) = (ctx.shared, ctx.now);
     let view = shared.reader.view();
-    let sources = view.sources();
+    // Counted among those that the client may see: the others are not there for it.
+    let sources = || view.sources().filter(|name| ctx.may_see(name.as_str().as_bytes()));
+    let seen = sources().count();
     let next = cursor.saturating_add(count);
-    let next = if next < sources.len() { next } else { 0 };
-    ctx.charge(count.min(sources.len()));
-    let found: Vec<_> = sources
+    let next = if next < seen { next } else { 0 };
+    let found: Vec<_> = sources()
         .skip(cursor)
         .take(count)
         .filter(|_| strings)
         .filter(|name| matches(pattern, name.as_str().as_bytes(), Case::Sensitive))
-        .filter(|name| ctx.may_see(name.as_str().as_bytes()))
-        .filter(|name| shared.reader.live(name.as_str(), now).is_some())
+        .filter(|name| view.live(name.as_str(), now).is_some())
         .collect();
+    ctx.charge(view.sources().len());
     ctx.reply.array(2);
     ctx.reply.bulk(next.to_string().as_bytes());
     ctx.reply.array(found.len());

@@ -1,5 +1,6 @@
 //! SUBSCRIBE and its kin, and PUBSUB: who is told of what. What is told, the audience decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::resp::audience::{INVALIDATE, Topic};
@@ -7,12 +8,16 @@ use crate::resp::command::{Client, Context, Extra, Outcome};
 use crate::resp::parse::Args;
 use crate::resp::{DATABASES, Shared};
 
-/// What one client subscribes to, sorted.
-pub(super) type Subscribed = Vec<Box<[u8]>>;
+/// What one client subscribes to.
+pub(super) type Subscribed = BTreeSet<Box<[u8]>>;
 
 /// How many bytes the names may have that one client subscribes to. 10 000 sources with a channel
 /// each fit in, with room to spare.
 const MOST_BYTES: usize = 1024 * 1024;
+
+/// How many patterns one client may subscribe to: each of them is looked at whenever something
+/// happens.
+const MOST_PATTERNS: usize = 1_000;
 
 impl Extra {
     fn of(&mut self, topic: Topic) -> &mut Subscribed {
@@ -26,9 +31,9 @@ impl Extra {
         self.channels.len() + self.patterns.len()
     }
 
-    fn has_room_for(&self, name: &[u8]) -> bool {
-        let names = self.channels.iter().chain(&self.patterns);
-        names.map(|name| name.len()).sum::<usize>() + name.len() <= MOST_BYTES
+    fn has_room_for(&self, topic: Topic, name: &[u8]) -> bool {
+        let is_one_too_many = topic == Topic::Pattern && self.patterns.len() >= MOST_PATTERNS;
+        self.subscribed_bytes + name.len() <= MOST_BYTES && !is_one_too_many
     }
 }
 
@@ -58,11 +63,12 @@ fn enter(ctx: &mut Context<'_>, args: Args<'_>, topic: Topic, word: &[u8]) -> Ou
         let client = &mut *ctx.client;
         let card = Arc::clone(&client.card);
         let extra = client.extra();
-        if let Err(at) = extra.of(topic).binary_search_by(|own| (**own).cmp(name)) {
-            if !extra.has_room_for(name) {
+        if !extra.of(topic).contains(name) {
+            if !extra.has_room_for(topic, name) {
                 return ctx.error("ERR too many subscriptions on this connection");
             }
-            extra.of(topic).insert(at, name.into());
+            extra.of(topic).insert(name.into());
+            extra.subscribed_bytes += name.len();
             ctx.shared.audience.subscribe(topic, name, &card);
         }
         confirm(ctx, word, Some(name));
@@ -72,24 +78,30 @@ fn enter(ctx: &mut Context<'_>, args: Args<'_>, topic: Topic, word: &[u8]) -> Ou
 
 fn leave(ctx: &mut Context<'_>, args: Args<'_>, topic: Topic, word: &[u8]) -> Outcome {
     ctx.charge(args.len());
-    // What was said before is told before.
     let card = Arc::clone(&ctx.client.card);
-    ctx.reply.frames(|out| card.collect(out));
-    let names: Subscribed = match (args.len(), &mut ctx.client.extra) {
+    if !ctx.in_exec {
+        // What was said before is told before; inside the array of EXEC it has no place.
+        let was_muted = ctx.reply.unmute();
+        ctx.reply.frames(|out| card.collect(out));
+        if was_muted {
+            ctx.reply.mute();
+        }
+    }
+    let names: Vec<Box<[u8]>> = match (args.len(), &mut ctx.client.extra) {
         (1, None) => Vec::new(),
-        (1, Some(extra)) => extra.of(topic).clone(),
+        (1, Some(extra)) => extra.of(topic).iter().cloned().collect(),
         _ => args.from(1).map(Box::from).collect(),
     };
+    ctx.charge(names.len());
     if names.is_empty() {
         confirm(ctx, word, None);
     }
     for name in names {
-        if let Some(extra) = &mut ctx.client.extra {
-            let own = extra.of(topic);
-            if let Ok(at) = own.binary_search(&name) {
-                own.remove(at);
-                ctx.shared.audience.unsubscribe(topic, &name, &card);
-            }
+        if let Some(extra) = &mut ctx.client.extra
+            && extra.of(topic).remove(&name)
+        {
+            extra.subscribed_bytes -= name.len();
+            ctx.shared.audience.unsubscribe(topic, &name, &card);
         }
         confirm(ctx, word, Some(&name));
     }
@@ -125,6 +137,7 @@ pub(super) fn leave_all(client: &mut Client, shared: &Shared) {
             shared.audience.unsubscribe(topic, &name, &client.card);
         }
     }
+    extra.subscribed_bytes = 0;
     client.card.set_subscriptions(0, 0);
 }
 
@@ -172,7 +185,9 @@ pub(super) fn numsub(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let names = args.from(2);
     ctx.reply.array(names.len() * 2);
     for name in names {
-        let count = ctx.shared.audience.subscribers(name);
+        let user = ctx.client.user.as_ref();
+        let is_secret = user.is_some_and(|user| user.is_limited()) && !may_hear(ctx, name);
+        let count = if is_secret { 0 } else { ctx.shared.audience.subscribers(name) };
         ctx.reply.bulk(name);
         ctx.reply.count(count);
     }

@@ -7,7 +7,7 @@
 
 use crate::refresh::{Refused, Wish};
 use crate::resp::command::spec::Keys;
-use crate::resp::command::{Answer, CommandSpec, Context, Outcome, token};
+use crate::resp::command::{Answer, CommandSpec, Context, Outcome, error_about, token};
 use crate::resp::parse::{Args, integer};
 use crate::token::SourceName;
 
@@ -93,6 +93,12 @@ fn expire(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     let Some(time) = integer(args.at(2)) else {
         return ctx.error("ERR value is not an integer or out of range");
     };
+    let is_option = |word: &[u8]| {
+        [&b"nx"[..], b"xx", b"gt", b"lt"].iter().any(|o| word.eq_ignore_ascii_case(o))
+    };
+    if let Some(wrong) = args.from(3).find(|word| !is_option(word)) {
+        return error_about(ctx, "ERR Unsupported option ", wrong, "");
+    }
     if time <= 0 {
         return report(ctx, std::iter::once(args.at(1)));
     }
@@ -103,15 +109,32 @@ fn expire(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// `SET key value [option ...]`
 fn set(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
+    let mut at = 3;
+    while let Some(option) = args.get(at) {
+        let is = |words: &[&[u8]]| words.iter().any(|word| option.eq_ignore_ascii_case(word));
+        if is(&[b"ex", b"px", b"exat", b"pxat"]) && args.get(at + 1).is_some() {
+            if args.get(at + 1).and_then(integer).is_none() {
+                return ctx.error("ERR value is not an integer or out of range");
+            }
+            at += 1;
+        } else if !is(&[b"nx", b"xx", b"keepttl"]) {
+            return ctx.syntax_error();
+        }
+        at += 1;
+    }
     accept(ctx, args.at(1))
 }
 
 /// `SETEX key seconds value`, `PSETEX key milliseconds value`
 fn set_ex(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    if integer(args.at(2)).is_none() {
-        return ctx.error("ERR value is not an integer or out of range");
+    match integer(args.at(2)) {
+        None => ctx.error("ERR value is not an integer or out of range"),
+        Some(..=0) => {
+            let name = String::from_utf8_lossy(args.at(0)).to_lowercase();
+            error_about(ctx, "ERR invalid expire time in '", name.as_bytes(), "' command")
+        }
+        Some(1..) => accept(ctx, args.at(1)),
     }
-    accept(ctx, args.at(1))
 }
 
 /// Answers OK for a token; anything else cannot be kept here.
@@ -144,6 +167,8 @@ fn report<'k>(ctx: &mut Context<'_>, keys: impl Iterator<Item = &'k [u8]>) -> Ou
         };
         if counts {
             let refused = Refused::value(&record.value);
+            // Said once: from here on this connection has to read again before it can complain again.
+            ctx.client.has_complained(&source);
             wishes.push((source, Wish::Other { refused, force: false }));
         }
     }

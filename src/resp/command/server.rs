@@ -13,11 +13,15 @@ use crate::resp::parse::{Args, integer};
 /// One section of INFO: its name and what writes its lines.
 type Section = (&'static str, fn(&mut Context<'_>, &mut String));
 
+/// What there is to say of memory over this protocol: nothing is evicted.
+const NO_MEMORY: &str = "used_memory:0\r\nused_memory_human:0B\r\nused_memory_rss:0\r\n\
+                         maxmemory:0\r\nmaxmemory_policy:noeviction\r\n";
+
 /// The sections, in the order of Redis.
 static SECTIONS: &[Section] = &[
     ("Server", server),
     ("Clients", clients),
-    ("Memory", |_, text| text.push_str("maxmemory:0\r\nmaxmemory_policy:noeviction\r\n")),
+    ("Memory", |_, text| text.push_str(NO_MEMORY)),
     ("Persistence", |_, text| text.push_str("loading:0\r\nasync_loading:0\r\n")),
     ("Stats", stats),
     ("Replication", |_, text| text.push_str("role:master\r\nconnected_slaves:0\r\n")),
@@ -68,7 +72,7 @@ fn server(ctx: &mut Context<'_>, text: &mut String) {
 fn clients(ctx: &mut Context<'_>, text: &mut String) {
     line(text, format_args!("connected_clients:{}", ctx.shared.connections.len()));
     line(text, format_args!("maxclients:{}", ctx.shared.max_connections));
-    text.push_str("blocked_clients:0\r\n");
+    line(text, format_args!("blocked_clients:{}", ctx.shared.connections.waiting()));
     line(text, format_args!("tracking_clients:{}", ctx.shared.audience.tracking_clients()));
 }
 
@@ -84,7 +88,7 @@ fn stats(ctx: &mut Context<'_>, text: &mut String) {
         line(text, format_args!("{name}:{}", counter.load(Ordering::Relaxed)));
     }
     let audience = &ctx.shared.audience;
-    line(text, format_args!("pubsub_channels:{}", audience.channels(None).len()));
+    line(text, format_args!("pubsub_channels:{}", audience.channel_count()));
     line(text, format_args!("pubsub_patterns:{}", audience.patterns()));
 }
 
@@ -94,7 +98,8 @@ fn keyspace(ctx: &mut Context<'_>, text: &mut String) {
         return;
     }
     let view = ctx.shared.reader.view();
-    let lives = view.all_live(ctx.now).map(|(_, token)| token.promised_life());
+    let seen = view.all_live(ctx.now).filter(|(name, _)| ctx.may_see(name.as_str().as_bytes()));
+    let lives = seen.map(|(_, token)| token.promised_life());
     let total = lives.fold(Duration::ZERO, Duration::saturating_add);
     let average = total.as_millis() / (live as u128);
     line(text, format_args!("db0:keys={live},expires={live},avg_ttl={average}"));

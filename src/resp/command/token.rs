@@ -1,6 +1,5 @@
 //! Our own commands: TOKEN.REFRESH asks for a new token, TOKEN.INFO says how one is.
 
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::refresh::{RefreshError, Refused, Wish};
@@ -99,11 +98,9 @@ fn no_such_token(ctx: &mut Context<'_>) -> Outcome {
 pub(super) fn ask_unheard(ctx: &Context<'_>, wishes: Vec<(SourceName, Wish)>) {
     for (source, wish) in wishes {
         let refresh = ctx.shared.refresh.clone();
-        let shared = Arc::clone(ctx.shared);
         tokio::spawn(async move {
             // Why it failed, the refresher has said.
             let _ = refresh.ask(source.as_str(), wish).await;
-            drop(shared);
         });
     }
 }

@@ -4,9 +4,14 @@
 use std::sync::Arc;
 
 use crate::resp::Shared;
+use crate::resp::command::client::may_see_client;
 use crate::resp::command::{Client, CommandSpec, Context, Outcome};
 use crate::resp::parse::{Args, integer};
 use crate::resp::tracking::{Remembers, Tracking};
+
+/// How many prefixes a client may have, and how long each may be: no key is longer.
+const MOST_PREFIXES: usize = 256;
+const MOST_PREFIX_BYTES: usize = 256;
 
 /// The options of CLIENT TRACKING.
 #[derive(Debug, Default)]
@@ -54,8 +59,10 @@ fn options(ctx: &mut Context<'_>, args: Args<'_>) -> Result<Options, Outcome> {
                 let Some(id) = integer(id) else {
                     return Err(ctx.error("ERR value is not an integer or out of range"));
                 };
-                let id =
-                    u64::try_from(id).ok().filter(|id| ctx.shared.connections.get(*id).is_some());
+                let id = u64::try_from(id).ok().filter(|id| {
+                    let card = ctx.shared.connections.get(*id);
+                    card.is_some_and(|card| may_see_client(ctx, &card))
+                });
                 if id.is_none() {
                     let gone = "ERR The client ID you want redirect to does not exist";
                     return Err(ctx.error(gone));
@@ -101,6 +108,12 @@ fn start(ctx: &mut Context<'_>, options: Options) -> Result<(), Vec<u8>> {
         return Err(b"ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this \
                      client, and then re-enabling it with a different mode."
             .to_vec());
+    }
+    let known = before.map_or(0, |before| before.prefixes.len());
+    if known + prefixes.len() > MOST_PREFIXES
+        || prefixes.iter().any(|p| p.len() > MOST_PREFIX_BYTES)
+    {
+        return Err(b"ERR too many prefixes, or too long ones, on this connection".to_vec());
     }
     if broadcast {
         check_overlaps(before.map_or(&[], |before| &before.prefixes), &prefixes)?;
@@ -156,10 +169,16 @@ pub(super) fn stop(client: &mut Client, shared: &Shared) {
 }
 
 /// Notes the keys that a request is about to read, for a client that caches.
-pub(super) fn note(ctx: &mut Context<'_>, spec: &CommandSpec, args: Args<'_>) {
+pub(super) fn note(
+    ctx: &mut Context<'_>,
+    spec: &CommandSpec,
+    container: Option<&CommandSpec>,
+    args: Args<'_>,
+) {
     let Some(extra) = ctx.client.extra.as_mut().filter(|extra| extra.tracks) else { return };
-    // It holds for the request after it, or for the whole of a transaction.
-    let about_tracking = spec.name == "caching" || spec.group == "transactions" || ctx.in_exec;
+    // It holds for the next request that is not about the client, or for the whole of a transaction.
+    let is_client = container.is_some_and(|container| container.name == "client");
+    let about_tracking = is_client || spec.group == "transactions" || ctx.in_exec;
     let caching = if about_tracking { extra.caching } else { std::mem::take(&mut extra.caching) };
     if !spec.flags.contains(&"readonly") {
         return;

@@ -12,7 +12,12 @@ use crate::token::Generation;
 const MOST_BYTES: usize = 1024 * 1024;
 
 /// How many requests a transaction may hold: one that only reads can say all it has to in one MGET.
-const MOST_REQUESTS: usize = 16 * 1024;
+const MOST_REQUESTS: usize = 4 * 1024;
+
+/// How many bytes the answers of a transaction may have, and how much work (see [`Context::charge`])
+/// they may cost: nobody else is served meanwhile. Requests beyond are answered with an error.
+const MOST_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+const MOST_WORK: usize = 200_000;
 
 /// The requests between MULTI and EXEC.
 #[derive(Debug, Default)]
@@ -20,6 +25,8 @@ pub(super) struct Transaction {
     bytes: Vec<u8>,
     spans: Vec<Span>,
     requests: Vec<Queued>,
+    /// What all of it takes, in bytes.
+    size: usize,
     /// Whether a request was refused: EXEC will run none.
     pub(super) is_spoilt: bool,
 }
@@ -35,10 +42,12 @@ struct Queued {
 impl Transaction {
     /// Keeps a request for later; says whether there was room for it.
     pub(super) fn queue(&mut self, spec: &'static CommandSpec, args: Args<'_>) -> bool {
-        let size: usize = args.from(0).map(<[u8]>::len).sum();
-        if self.bytes.len() + size > MOST_BYTES || self.requests.len() >= MOST_REQUESTS {
+        let bytes: usize = args.from(0).map(<[u8]>::len).sum();
+        let size = bytes + args.len() * size_of::<Span>() + size_of::<Queued>();
+        if self.size + size > MOST_BYTES || self.requests.len() >= MOST_REQUESTS {
             return false;
         }
+        self.size += size;
         for arg in args.from(0) {
             self.spans.push(span(self.bytes.len(), arg.len()));
             self.bytes.extend_from_slice(arg);
@@ -91,8 +100,11 @@ fn generation(key: &[u8], reader: &Reader, now: Now) -> Option<Generation> {
     reader.live(key, now).map(|token| token.record().generation)
 }
 
-/// How many keys one client may watch; there are no more sources than this.
-const MOST_WATCHED: usize = 16 * 1024;
+/// How many keys one client may watch.
+const MOST_WATCHED: usize = 1_024;
+
+/// The longest key that can become a token, as `SourceName` has it.
+const MOST_KEY_BYTES: usize = 256;
 
 /// MULTI
 pub(super) fn multi(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
@@ -159,15 +171,22 @@ fn run(ctx: &mut Context<'_>, transaction: &Transaction, watched: &[Watched]) ->
     }
     ctx.reply.array(transaction.len());
     ctx.in_exec = true;
+    let (begun, worked) = (ctx.reply.len(), ctx.work);
+    let mut outcome = Outcome::Replied;
     for (spec, args) in transaction.requests() {
-        // Nothing that waits or hangs up is ever queued.
-        run_noted(ctx, spec, args);
+        ctx.charge(1);
+        if ctx.reply.len() - begun > MOST_ANSWER_BYTES || ctx.work - worked > MOST_WORK {
+            ctx.reply.error("ERR the transaction asks for too much at once; split it");
+        } else if run_noted(ctx, spec, None, args) == Outcome::Last {
+            // (Nothing that waits or hangs up is ever queued.)
+            outcome = Outcome::Last;
+        }
     }
     ctx.in_exec = false;
     if let Some(extra) = &mut ctx.client.extra {
         extra.caching = false;
     }
-    Outcome::Replied
+    outcome
 }
 
 /// DISCARD
@@ -182,14 +201,14 @@ pub(super) fn discard(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
 
 /// `WATCH key [key ...]`: EXEC runs nothing when one of the tokens has changed by then.
 pub(super) fn watch(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    ctx.charge(args.len());
+    ctx.charge(args.len() * 8);
     let (shared, now) = (ctx.shared, ctx.now);
     let extra = ctx.client.extra();
     if extra.transaction.is_some() {
         return ctx.error("ERR WATCH inside MULTI is not allowed");
     }
     for key in args.from(1) {
-        if extra.watched.iter().any(|watched| watched.is(key)) {
+        if key.len() > MOST_KEY_BYTES || extra.watched.iter().any(|watched| watched.is(key)) {
             continue;
         }
         if extra.watched.len() >= MOST_WATCHED {

@@ -287,6 +287,7 @@ async fn a_deleted_token_is_one_that_was_refused() {
     server.queues[1].next().await.reply.send(Err(RefreshError::TooMany)).unwrap();
     peer.hear(":1|").await;
     // In a transaction nobody waits.
+    peer.say(&["GET", "ticket"], "$6|value8|").await;
     peer.say(&["MULTI"], "+OK|").await;
     peer.say(&["DEL", "ticket"], "+QUEUED|").await;
     peer.say(&["SETEX", "ticket", "7200", "x"], "+QUEUED|").await;
@@ -351,4 +352,102 @@ async fn a_subscriber_that_does_not_read_is_cut() {
         }
     }
     panic!("it was never cut");
+}
+
+#[tokio::test]
+async fn what_a_lost_connection_was_owed_is_nobody_elses() {
+    let mut server = Setup::default().start().await;
+    let mut victim = server.say(&["GET", "ticket"], "$4|tick|").await;
+    victim.send(&array(&[b"TOKEN.REFRESH", b"ticket"])).await;
+    let request = server.queues[1].next().await;
+    let mut other = server.say(&["PING"], "+PONG|").await;
+    // Reset, not closed: the write of the answer fails.
+    socket2::SockRef::from(&victim.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(victim);
+    request.reply.send(Ok(published(server.clock.now(), "secret", 7, HOUR))).unwrap();
+    // The session of the one that is gone has ended by the time that this says 1.
+    loop {
+        other.send(b"INFO clients\r\n").await;
+        let mut info = Vec::new();
+        while !info.ends_with(b"tracking_clients:0\r\n\r\n") {
+            info.push(other.stream.read_u8().await.unwrap());
+        }
+        let info = String::from_utf8(info).unwrap();
+        assert!(info.starts_with('$') && !info.contains("secret"), "{info}");
+        if info.contains("connected_clients:1\r\n") {
+            break;
+        }
+    }
+    server.say(&["PING"], "+PONG|").await;
+    other.say(&["PING"], "+PONG|").await;
+}
+
+#[tokio::test]
+async fn a_transaction_cannot_ask_for_any_amount() {
+    let server = Setup::default().start().await;
+    let mut peer = server.say(&["MULTI"], "+OK|").await;
+    const REQUESTS: usize = 1_000;
+    peer.send(&array(&[b"COMMAND", b"DOCS"]).repeat(REQUESTS)).await;
+    for _ in 0..REQUESTS {
+        peer.hear("+QUEUED|").await;
+    }
+    peer.send(&array(&[b"EXEC"])).await;
+    peer.hear("*1000|").await;
+    // Those that were not run say so, and the connection goes on.
+    peer.send(&array(&[b"ECHO", b"the end"])).await;
+    let (mut all, mut part) = (Vec::new(), vec![0; 65_536]);
+    while !all.ends_with(b"$7\r\nthe end\r\n") {
+        let read = peer.stream.read(&mut part).await.unwrap();
+        all.extend_from_slice(&part[..read]);
+    }
+    assert!(all.len() < 8 * 1024 * 1024, "{}", all.len());
+    let refused = b"-ERR the transaction asks for too much at once; split it\r\n";
+    assert!(all.windows(refused.len()).filter(|window| window == refused).count() > 500);
+    // Nor hold any amount.
+    peer.say(&["MULTI"], "+OK|").await;
+    let key = "k".repeat(500_000);
+    peer.say(&["GET", &key], "+QUEUED|").await;
+    peer.say(&["GET", &key], "+QUEUED|").await;
+    peer.say(&["GET", &key], "-ERR the transaction is too large|").await;
+    peer.say(&["EXEC"], "-EXECABORT Transaction discarded because of previous errors.|").await;
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_an_answer_is_not_idle() {
+    let idle_timeout = Duration::from_millis(60);
+    let mut server = Setup { idle_timeout, ticking: true, ..Setup::default() }.start().await;
+    let mut peer = server.connect().await;
+    peer.send(&array(&[b"TOKEN.REFRESH", b"ticket"])).await;
+    let request = server.queues[1].next().await;
+    let mut silent = server.connect().await;
+    silent.expect_end("who says nothing is cut").await;
+    request.reply.send(Err(RefreshError::TooMany)).unwrap();
+    peer.hear("-ERR too many refreshes are waiting, try again later|").await;
+}
+
+#[tokio::test]
+async fn a_client_complains_once_of_a_token_whatever_it_repeats() {
+    let setup = Setup { writes: Writes::Report, ..Setup::default() };
+    let mut server = setup.start().await;
+    let mut peer = server.say(&["GET", "ticket"], "$4|tick|").await;
+    peer.say(&["MULTI"], "+OK|").await;
+    for _ in 0..3 {
+        peer.say(&["DEL", "ticket"], "+QUEUED|").await;
+    }
+    peer.say(&["EXEC"], "*3|:1|:1|:1|").await;
+    server.queues[1].next().await.reply.send(Err(RefreshError::TooMany)).unwrap();
+    // The second and third asked for nothing: this answer comes at once.
+    peer.say(&["DEL", "ticket"], ":1|").await;
+    for (words, expected) in [
+        (
+            &["SET", "ticket", "x", "EX", "BOGUS"][..],
+            "-ERR value is not an integer or out of range|",
+        ),
+        (&["SET", "ticket", "x", "BOGUS"], "-ERR syntax error|"),
+        (&["SETEX", "ticket", "-5", "x"], "-ERR invalid expire time in 'setex' command|"),
+        (&["EXPIRE", "ticket", "100", "BOGUS"], "-ERR Unsupported option BOGUS|"),
+        (&["EXPIRE", "ticket", "100", "NX"], ":1|"),
+    ] {
+        peer.say(words, expected).await;
+    }
 }
