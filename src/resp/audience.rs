@@ -3,7 +3,6 @@
 //! subscribes and when something happens; never by a read.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::resp::DATABASES;
@@ -41,8 +40,6 @@ impl Happening {
 #[derive(Debug)]
 pub(super) struct Audience {
     rows: Mutex<Rows>,
-    /// How many clients cache.
-    trackers: AtomicUsize,
     /// Whether keyspace notifications are sent.
     notify: bool,
 }
@@ -75,7 +72,7 @@ impl Rows {
 impl Audience {
     /// Nobody yet.
     pub(super) fn new(notify: bool) -> Audience {
-        Audience { rows: Mutex::default(), trackers: AtomicUsize::new(0), notify }
+        Audience { rows: Mutex::default(), notify }
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -104,18 +101,16 @@ impl Audience {
     /// Takes a client in that caches and is not in yet.
     pub(super) fn track(&self, card: &Arc<Card>) {
         self.rows().trackers.push(Arc::clone(card));
-        self.trackers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lets a client go that caches no more.
     pub(super) fn untrack(&self, card: &Card) {
         self.rows().trackers.retain(|other| other.id != card.id);
-        self.trackers.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// How many clients cache.
     pub(super) fn tracking_clients(&self) -> usize {
-        self.trackers.load(Ordering::Relaxed)
+        self.rows().trackers.len()
     }
 
     /// The channels that somebody subscribes to and that match, in order.
