@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use wechat_token_server::access::Access;
 use wechat_token_server::clock::{SharedClock, SystemClock};
 use wechat_token_server::config::{RespConfig, Writes};
 use wechat_token_server::refresh::queue;
@@ -286,8 +287,9 @@ impl Ours {
                 notify: true,
             };
             let (_, refresh) = queue([]);
-            let clients = Vec::new();
-            let parts = RespParts { reader, refresh, clients, clock: Arc::clone(&clock) };
+            let secret = Secret::new("request-secret");
+            let access = Arc::new(Access::new(secret, None, Vec::new(), Arc::clone(&clock)));
+            let parts = RespParts { reader, refresh, access, clock: Arc::clone(&clock) };
             spawn(listener, config, parts, &Drain::new()).unwrap();
             tokio::spawn(refresher(publisher, clock, wishes, done));
             address

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
 
+use crate::access::{Access, REPORT_EVERY};
 use crate::clock::{self, LOOK_EVERY, SharedClock};
 use crate::config::{Config, HttpConfig, RespConfig};
 use crate::http::{self, HttpParts};
@@ -143,20 +144,21 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         Some(resp) => Some(bind("resp.bind", resp.bind).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
+    let access = {
+        let password = config.resp.as_ref().and_then(|resp| resp.password.clone());
+        Arc::new(Access::new(secret, password, config.clients.clone(), Arc::clone(&clock)))
+    };
+    drain.spawn(report_reads(Arc::clone(&access), drain.clone()));
     let parts = HttpParts {
         reader: reader.clone(),
         refresh: running.handle(),
         clock: Arc::clone(&clock),
-        secret,
+        access: Arc::clone(&access),
     };
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
     if let (Some((listener, _)), Some(resp_config)) = (resp_listener, resp_config) {
-        let parts = RespParts {
-            reader,
-            refresh: running.handle(),
-            clients: config.clients.clone(),
-            clock: Arc::clone(&clock),
-        };
+        let parts =
+            RespParts { reader, refresh: running.handle(), access, clock: Arc::clone(&clock) };
         resp::spawn(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
     }
     drain.spawn(look_at_the_clocks(clock, drain.clone()));
@@ -199,6 +201,20 @@ async fn look_at_the_clocks(clock: SharedClock, drain: Drain) {
             () = drain.begun() => return,
         }
     }
+}
+
+/// Tells each minute who has read what; at the end, what has not been told.
+async fn report_reads(access: Arc<Access>, drain: Drain) {
+    let audit = access.audit();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(REPORT_EVERY) => audit.report(),
+            () = drain.begun() => break,
+        }
+    }
+    // Twice: a page is told when the next one is full.
+    audit.report();
+    audit.report();
 }
 
 /// Runs what blocks where it may.

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
 use crate::account::Account;
@@ -73,6 +74,10 @@ pub struct HttpConfig {
     /// How long a connection may be idle between requests, and a request's body or an answer may
     /// stand still.
     pub idle_timeout: Duration,
+    /// Whether a key may stand in the parameter `secret`, as in the original.
+    pub secret_parameter: bool,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Settings of the RESP listener.
@@ -111,6 +116,8 @@ pub struct ClientConfig {
     pub keys: Vec<Secret>,
     /// The sources it may see; `None`: all.
     pub sources: Option<Vec<SourceName>>,
+    /// Where it may come from; `None`: from anywhere.
+    pub addresses: Option<Vec<IpNet>>,
 }
 
 /// Settings of the store.

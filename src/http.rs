@@ -1,7 +1,6 @@
 //! The HTTP listener: accepts connections up to a limit and lets each be served until the drain.
 //! What a connection may do is in `connection`, what is answered in `routes` and below it.
 
-mod auth;
 mod connection;
 mod form;
 mod handlers;
@@ -24,14 +23,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Access;
 use crate::clock::SharedClock;
 use crate::config::HttpConfig;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
-use crate::token::Secret;
 
-use auth::Gate;
 use connection::Limits;
 use handlers::Site;
 use log_budget::LogBudget;
@@ -51,8 +49,8 @@ pub struct HttpParts {
     pub refresh: RefreshHandle,
     /// The clock that lives and timeouts are measured with.
     pub clock: SharedClock,
-    /// What a client must say to be given a token.
-    pub secret: Secret,
+    /// Who may be given a token.
+    pub access: Arc<Access>,
 }
 
 /// Serves `listener` until the drain begins; then takes no new connection, closes idle ones, lets
@@ -73,14 +71,16 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, secret } = parts;
+    let HttpParts { reader, refresh, clock, access } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let site = Arc::new(Site {
         reader,
         refresh,
         clock: clock.clone(),
-        gate: Gate::new(secret),
+        access,
+        secret_parameter: config.secret_parameter,
+        trusted_proxies: config.trusted_proxies,
         body_timeout: config.idle_timeout,
     });
     let overload = Overload::new(config.max_connections);

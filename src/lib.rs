@@ -2,9 +2,10 @@
 //! The rooms, in reading order: the vocabulary (`clock`, `token`, `account`,
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
-//! kept fresh (`refresh`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
+//! kept fresh (`refresh`); who may have it (`access`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
 //! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
 
+pub mod access;
 pub mod account;
 pub mod app;
 pub mod check;

@@ -11,7 +11,6 @@ mod parse;
 mod reply;
 mod session;
 mod tracking;
-mod users;
 
 use std::io;
 use std::sync::Arc;
@@ -25,13 +24,13 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
+use crate::access::Access;
 use crate::clock::{Now, SharedClock};
-use crate::config::{ClientConfig, RespConfig, Writes};
+use crate::config::{RespConfig, Writes};
 use crate::refresh::RefreshHandle;
 use crate::resp::audience::Audience;
 use crate::resp::connections::{Connections, Stop};
 use crate::resp::session::Session;
-use crate::resp::users::Users;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
 
@@ -63,8 +62,8 @@ pub struct RespParts {
     pub reader: Reader,
     /// The way to ask for a refresh.
     pub refresh: RefreshHandle,
-    /// Who may connect, beside those who know the password.
-    pub clients: Vec<ClientConfig>,
+    /// Who may connect.
+    pub access: Arc<Access>,
     /// The time.
     pub clock: SharedClock,
 }
@@ -75,7 +74,7 @@ struct Shared {
     reader: Reader,
     refresh: RefreshHandle,
     clock: SharedClock,
-    users: Users,
+    access: Arc<Access>,
     writes: Writes,
     notify: bool,
     max_connections: usize,
@@ -141,7 +140,7 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
         started: parts.clock.now(),
         clock: parts.clock,
         refresh: parts.refresh,
-        users: Users::new(config.password, parts.clients),
+        access: parts.access,
         writes: config.writes,
         notify: config.notify,
         max_connections: config.max_connections,
@@ -205,7 +204,7 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
         debug!(%peer, %error, "keep-alive cannot be set");
     }
     let now = shared.clock.now();
-    let user = shared.users.at_connect();
+    let user = shared.access.users().at_connect();
     match shared.connections.admit(peer, local, user.clone(), now, shared.max_connections) {
         Some(card) => {
             sessions.spawn(Session::new(stream, Arc::clone(shared), card, user).run());

@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &["token", "account", "duration"]),
     ("logging", &["config"]),
     ("shutdown", &[]),
+    ("access", &["clock", "token", "config"]),
     ("outbound", &["token", "config"]),
     ("source", &["clock", "token", "config", "outbound"]),
     ("store", &["clock", "token", "account"]),
@@ -26,16 +27,17 @@ const ROOMS: &[(&str, &[&str])] = &[
         "refresh",
         &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
     ),
-    ("http", &["clock", "token", "config", "shutdown", "snapshot", "refresh"]),
-    ("resp", &["clock", "token", "config", "shutdown", "snapshot", "refresh"]),
+    ("http", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh"]),
+    ("resp", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh"]),
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
     ("check", &["duration", "config"]),
     ("cli", &["duration", "config", "sandbox"]),
     (
         "app",
         &[
-            "clock", "token", "account", "duration", "config", "logging", "shutdown", "outbound",
-            "source", "store", "snapshot", "refresh", "http", "resp", "sandbox", "check", "cli",
+            "clock", "token", "account", "duration", "config", "access", "logging", "shutdown",
+            "outbound", "source", "store", "snapshot", "refresh", "http", "resp", "sandbox",
+            "check", "cli",
         ],
     ),
 ];
@@ -66,7 +68,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("getrandom", &["clock.rs"]),
     ("tracing_appender", &["logging.rs"]),
     ("rlimit", &["app.rs"]),
-    ("foldhash", &["snapshot.rs"]),
+    ("foldhash", &["snapshot.rs", "access/audit.rs"]),
+    ("governor", &["access/wrong_keys.rs"]),
 ];
 
 /// The files in which a secret's text is taken out of its custody, each with the reason.
@@ -78,6 +81,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("outbound.rs", "sends it, and logs in to a proxy"),
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
+    ("http/routes.rs", "shows a key to the table of users"),
     ("resp/command/bits.rs", "answers a client, of its bits"),
     ("resp/command/keys.rs", "answers a client"),
     ("resp/command/object.rs", "answers a client"),

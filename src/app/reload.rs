@@ -20,6 +20,8 @@ const FIXED: &[(&str, Same)] = &[
     ("http.max_connections", |a, b| a.http.max_connections == b.http.max_connections),
     ("http.header_timeout", |a, b| a.http.header_timeout == b.http.header_timeout),
     ("http.idle_timeout", |a, b| a.http.idle_timeout == b.http.idle_timeout),
+    ("http.secret_parameter", |a, b| a.http.secret_parameter == b.http.secret_parameter),
+    ("http.trusted_proxies", |a, b| a.http.trusted_proxies == b.http.trusted_proxies),
     ("resp.enabled", |a, b| a.resp.is_some() == b.resp.is_some()),
     ("resp.bind", |a, b| same_resp(a, b, |a, b| a.bind == b.bind)),
     ("resp.password", |a, b| same_resp(a, b, |a, b| a.password == b.password)),

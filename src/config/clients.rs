@@ -8,7 +8,7 @@ use super::raw::{RawClient, nearest};
 use super::setting::Table;
 use crate::token::{Secret, SourceName};
 
-/// Whom `AUTH password` means; no client can have this name.
+/// Whom `AUTH password` and the request secret mean; no client can have this name.
 const RESERVED: &str = "default";
 
 /// The longest name of a client, in bytes: it stands in each of its log lines.
@@ -16,16 +16,18 @@ const MAX_NAME_BYTES: usize = 64;
 
 /// Checks every client; `sources` are the names of all sources.
 ///
-/// `password` is that of the RESP listener: with a key of two, nobody could say who somebody is.
+/// `taken` are the keys that stand elsewhere, by the path of their setting: with a key of two, nobody
+/// could say who somebody is.
 pub(super) fn lower_clients(
     raw: Table<RawClient>,
     sources: &BTreeSet<String>,
-    password: Option<&Secret>,
+    taken: &[(&str, Option<&Secret>)],
     lowering: &mut Lowering<'_>,
 ) -> Vec<ClientConfig> {
     let mut seen = BTreeSet::new();
+    let elsewhere = taken.iter();
     let mut taken: Vec<(Secret, String)> =
-        password.into_iter().map(|key| (key.clone(), "resp.password".to_owned())).collect();
+        elsewhere.filter_map(|(path, key)| Some(((*key)?.clone(), (*path).to_owned()))).collect();
     let mut clients = Vec::new();
     for (name, client) in raw.0 {
         let path = format!("clients.{name}");
@@ -82,7 +84,14 @@ pub(super) fn lower_clients(
                 })
                 .collect()
         });
-        clients.push(ClientConfig { name, keys, sources });
+        let addresses_at = format!("{path}.addresses");
+        let before = lowering.mistakes_so_far();
+        let addresses = lowering.networks(&addresses_at, client.addresses);
+        if addresses.as_ref().is_some_and(Vec::is_empty) && lowering.mistakes_so_far() == before {
+            let what = "is empty, so the client could come from nowhere; leave it out for anywhere";
+            lowering.mistake(addresses_at, what);
+        }
+        clients.push(ClientConfig { name, keys, sources, addresses });
     }
     clients
 }
@@ -90,7 +99,7 @@ pub(super) fn lower_clients(
 fn problem_of(name: &str) -> Option<&'static str> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name == RESERVED {
-        Some("is whom resp.password stands for; choose another name")
+        Some("is whom request_secret and resp.password stand for; choose another name")
     } else if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(is_plain) {
         Some("is no name of a client; use 1 to 64 letters, digits, `_`, `-` and `.`")
     } else {
@@ -137,7 +146,8 @@ mod tests {
     #[test]
     fn a_client_has_keys_and_sources() {
         let config = parse(
-            r#"clients: {"shop": (keys: ["a", "b"], sources: ["ticket"]), "all": (keys: ["c"])},
+            r#"clients: {"shop": (keys: ["a", "b"], sources: ["ticket"], addresses: ["10.1.2.3/8", "::1"]),
+                 "all": (keys: ["c"])},
                resp: (bind: "0.0.0.0:6379", writes: Report, notify: false),"#,
         );
         let config = config.unwrap();
@@ -145,7 +155,10 @@ mod tests {
         assert_eq!((shop.name.as_str(), shop.keys.len()), ("shop", 2));
         let names: Vec<&str> = shop.sources.iter().flatten().map(|name| name.as_str()).collect();
         assert_eq!(names, ["ticket"]);
-        assert_eq!((all.keys.len(), &all.sources), (1, &None));
+        let networks: Vec<String> =
+            shop.addresses.iter().flatten().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "::1/128"]);
+        assert_eq!((all.keys.len(), &all.sources, &all.addresses), (1, &None, &None));
         let resp = config.resp.unwrap();
         assert_eq!((resp.writes, resp.notify), (Writes::Report, false));
     }
@@ -163,11 +176,13 @@ mod tests {
                 "shop": (keys: ["k"]),
                 "same": (keys: ["k", "pw", "new", "new"]),
                 "blind": (keys: ["k3"], sources: []),
-            }, resp: (password: "pw", writes: Reprot, notify: "yes"),"#,
+                "nowhere": (keys: ["k6"], addresses: []),
+                "astray": (keys: ["rs"], addresses: ["10.0.0.0/33", "here", 5]),
+            }, request_secret: "rs", http: (trusted_proxies: ["::1", "x"]), resp: (password: "pw", writes: Reprot, notify: "yes"),"#,
         )
         .unwrap_err();
         for expected in [
-            "clients.default: is whom resp.password stands for",
+            "clients.default: is whom request_secret and resp.password stand for",
             "clients.a b: is no name of a client",
             "clients.none.keys: has no key",
             "clients.empty.keys.0: is empty",
@@ -181,6 +196,12 @@ mod tests {
             "clients.same.keys.1: is the same key as resp.password",
             "clients.same.keys.3: is the same key as clients.same.keys.2",
             "clients.blind.sources: is empty",
+            "clients.nowhere.addresses: is empty",
+            "clients.astray.keys.0: is the same key as request_secret",
+            "clients.astray.addresses.0: \"10.0.0.0/33\" is no network",
+            "clients.astray.addresses.1: \"here\" is no network",
+            "clients.astray.addresses.2: is a number",
+            "http.trusted_proxies.1: \"x\" is no network",
             "resp.writes: there is no Reprot; did you mean Report?",
             "resp.notify: is a text, but true or false is needed",
         ] {

@@ -1,10 +1,11 @@
 //! From what was written to what it means: defaults, ranges, cross-checks. Collects every mistake
 //! and goes on with the default in its place, so that an operator sees them all at once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use url::Url;
 
 use super::clients::lower_clients;
@@ -48,7 +49,8 @@ pub(super) fn lower(
     let sources = lower_sources(raw.token_sources, &defaults, &mut lowering);
     let clients = {
         let password = resp.as_ref().and_then(|resp| resp.password.as_ref());
-        lower_clients(raw.clients, &names, password, &mut lowering)
+        let taken = [("resp.password", password), ("request_secret", request_secret.as_ref())];
+        lower_clients(raw.clients, &names, &taken, &mut lowering)
     };
     Some(Config {
         http,
@@ -265,6 +267,23 @@ impl Lowering<'_> {
         })
     }
 
+    /// A list of addresses and networks; `None` if it is not set.
+    pub(super) fn networks(&mut self, path: &str, setting: Option<Setting>) -> Option<Vec<IpNet>> {
+        let items = self.list(path, setting, "a list such as [\"10.0.0.0/8\", \"192.0.2.7\"]")?;
+        let mut networks = Vec::with_capacity(items.len());
+        for (path, item) in items {
+            let Some(text) = self.text(&path, Some(item)) else { continue };
+            match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+                Ok(network) => networks.push(network.trunc()),
+                Err(_) => self.mistake(
+                    path,
+                    format!("{text:?} is no network; write one such as \"10.0.0.0/8\", \"192.0.2.7\" or \"fd00::/8\""),
+                ),
+            }
+        }
+        Some(networks)
+    }
+
     /// A path, relative to the directory of the config file.
     fn path(&mut self, path: &str, setting: Option<Setting>) -> Option<PathBuf> {
         let text = self.text(path, setting)?;
@@ -306,6 +325,10 @@ impl Lowering<'_> {
                 raw.idle_timeout,
                 Duration::from_secs(60),
             ),
+            secret_parameter: self.flag("http.secret_parameter", raw.secret_parameter, true),
+            trusted_proxies: self
+                .networks("http.trusted_proxies", raw.trusted_proxies)
+                .unwrap_or_default(),
         }
     }
 

@@ -46,6 +46,8 @@ group! {
         max_connections: Option<Setting>,
         header_timeout: Option<Setting>,
         idle_timeout: Option<Setting>,
+        secret_parameter: Option<Setting>,
+        trusted_proxies: Option<Setting>,
     }
 }
 
@@ -67,6 +69,7 @@ group! {
     RawClient {
         keys: Option<Setting>,
         sources: Option<Setting>,
+        addresses: Option<Setting>,
     }
 }
 

@@ -19,11 +19,12 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use warp::http::{Method, Request, StatusCode, Uri};
 
+use crate::access::forwarded_for;
 use crate::clock::SharedClock;
 
 use super::handlers::Site;
 use super::progress::{NotingStream, Phase, Progress};
-use super::routes::routes;
+use super::routes::{ForwardedFor, routes};
 
 /// The longest head, in bytes; a longer one is answered with 431. (hyper bounds the number of
 /// header lines at 100 by itself.)
@@ -69,13 +70,21 @@ pub(super) async fn run(
     }
     let progress = Arc::new(Progress::default());
     let mut deadline = Deadline::new(limits, site.clock.clone(), &progress);
-    let routes = TowerToHyperService::new(warp::service(routes(site, peer)));
+    let trusts =
+        site.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.ip().to_canonical()));
+    let routes = TowerToHyperService::new(warp::service(routes(Arc::clone(&site), peer)));
     let noting = Arc::clone(&progress);
     let service = service_fn(move |mut request: Request<Incoming>| {
         noting.step(Phase::Handler);
         if request.uri().path_and_query().is_none() {
             // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
             *request.uri_mut() = Uri::from_static("*");
+        }
+        if trusts {
+            let forwarded = request.headers().get_all("x-forwarded-for").iter();
+            let words = forwarded.map(|line| line.as_bytes());
+            let address = forwarded_for(peer.ip(), words, &site.trusted_proxies);
+            request.extensions_mut().insert(ForwardedFor(address));
         }
         let has_body = !request.body().is_end_stream();
         let may_be_read = request.method() == Method::POST;

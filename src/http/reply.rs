@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use warp::http::StatusCode;
-use warp::http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use warp::http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use warp::reply::Response;
 
 use crate::refresh::RefreshError;
@@ -54,6 +56,8 @@ pub(super) enum RefreshAnswer {
     Failed(RefreshError),
     /// The refresh brought a token, but its life is over by now.
     Ended,
+    /// Only the user who may do everything may spend a fetch while the token is good.
+    MayNotForce,
     /// No or a wrong secret, or no type.
     Invalid,
 }
@@ -74,6 +78,7 @@ impl From<RefreshAnswer> for Response {
             RefreshAnswer::Token(TokenJson(body)) => body,
             RefreshAnswer::Failed(error) => errmsg(&error.to_string()),
             RefreshAnswer::Ended => errmsg("the token ended before it could be answered"),
+            RefreshAnswer::MayNotForce => errmsg("only the request_secret may force"),
             RefreshAnswer::Invalid => b"{}".to_vec(),
         };
         json(StatusCode::OK, body)
@@ -93,6 +98,8 @@ pub(super) enum Unserved {
     BodyTimeout,
     /// The body's encoding is broken, or the client left in the middle of it.
     BodyBroken,
+    /// Whoever asks has shown too many wrong keys.
+    TooManyWrongKeys,
 }
 
 impl From<Unserved> for Response {
@@ -107,11 +114,18 @@ impl From<Unserved> for Response {
             }
             Unserved::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, r#"{"error": "body too slow"}"#),
             Unserved::BodyBroken => (StatusCode::BAD_REQUEST, r#"{"error": "body unreadable"}"#),
+            Unserved::TooManyWrongKeys => {
+                (StatusCode::TOO_MANY_REQUESTS, r#"{"error": "too many wrong keys"}"#)
+            }
         };
         let answer = json(status, body);
         match unserved {
             Unserved::NotFound => answer,
             Unserved::Method(allowed) => with(answer, ALLOW, HeaderValue::from_static(allowed)),
+            Unserved::TooManyWrongKeys => {
+                let answer = with(answer, RETRY_AFTER, HeaderValue::from_static("60"));
+                with(answer, CONNECTION, HeaderValue::from_static("close"))
+            }
             // The rest of the body is not read, so nothing can follow it.
             Unserved::BodyTooLarge | Unserved::BodyTimeout | Unserved::BodyBroken => {
                 with(answer, CONNECTION, HeaderValue::from_static("close"))

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use warp::reply::Response;
 use warp::{Buf, Filter, Rejection};
 
 use super::form;
-use super::handlers::{Site, force_refresh, token};
+use super::handlers::{Site, Visitor, force_refresh, token};
 use super::query::Asked;
 use super::reply::{self, Unserved};
+use crate::token::Secret;
 
 /// One path that is served.
 #[derive(Debug)]
@@ -73,22 +74,42 @@ pub(super) fn routes(
     warp::method()
         .and(warp::path::full())
         .and(query())
+        .and(bearer())
+        .and(warp::ext::optional())
         .and(body_format())
         .and(warp::body::stream())
-        .then(move |method: Method, path: FullPath, query: String, format, body| {
-            let visit = Arc::clone(&visit);
-            async move {
-                let (site, peer) = &*visit;
-                answer(site, *peer, &method, path.as_str(), &query, format, body)
-                    .await
-                    .unwrap_or_else(Response::from)
-            }
-        })
+        .then(
+            move |method: Method,
+                  path: FullPath,
+                  query: String,
+                  bearer,
+                  forwarded,
+                  format,
+                  body| {
+                let visit = Arc::clone(&visit);
+                async move {
+                    let (site, peer) = &*visit;
+                    let (Bearer(key), forwarded): (Bearer, Option<ForwardedFor>) =
+                        (bearer, forwarded);
+                    let visitor = Visitor {
+                        address: forwarded.map_or_else(|| peer.ip(), |ForwardedFor(ip)| ip),
+                        bearer: key.as_ref().map(|key| key.expose().as_bytes()),
+                    };
+                    answer(site, visitor, &method, path.as_str(), &query, format, body)
+                        .await
+                        .unwrap_or_else(Response::from)
+                }
+            },
+        )
 }
+
+/// Left with a request by the connection: where it comes from, by the word of a trusted proxy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ForwardedFor(pub(super) IpAddr);
 
 async fn answer(
     site: &Site,
-    peer: SocketAddr,
+    visitor: Visitor<'_>,
     method: &Method,
     path: &str,
     query: &str,
@@ -101,7 +122,9 @@ async fn answer(
     }
     match route.endpoint {
         Endpoint::Banner => Ok(reply::banner()),
-        Endpoint::Token => Ok(token(site, peer, &Asked::of(query.as_bytes(), &[])).into()),
+        Endpoint::Token => {
+            Ok(token(site, visitor, &Asked::of(query.as_bytes(), &[])).await?.into())
+        }
         // Boxed, so that the future of every other request is small.
         Endpoint::ForceRefresh => {
             Box::pin(async move {
@@ -111,7 +134,8 @@ async fn answer(
                     }
                     _ => Vec::new(),
                 };
-                Ok(force_refresh(site, peer, &Asked::of(query.as_bytes(), &form)).await.into())
+                let asked = Asked::of(query.as_bytes(), &form);
+                Ok(force_refresh(site, visitor, &asked).await?.into())
             })
             .await
         }
@@ -122,6 +146,26 @@ async fn answer(
 /// it writes the string to the log.)
 fn query() -> impl Filter<Extract = (String,), Error = Infallible> + Copy {
     warp::query::raw().or_else(|_| ready(Ok::<_, Infallible>((String::new(),))))
+}
+
+/// The key in `Authorization: Bearer`, if there is one. RFC 6750, section 2.1.
+struct Bearer(Option<Secret>);
+
+impl FromStr for Bearer {
+    type Err = Infallible;
+
+    fn from_str(credentials: &str) -> Result<Bearer, Infallible> {
+        let scheme = "Bearer ";
+        let is_bearer =
+            credentials.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+        Ok(Bearer(is_bearer.then(|| Secret::new(credentials[scheme.len()..].trim()))))
+    }
+}
+
+fn bearer() -> impl Filter<Extract = (Bearer,), Error = Infallible> + Copy {
+    warp::header::optional("authorization")
+        .map(|bearer: Option<Bearer>| bearer.unwrap_or(Bearer(None)))
+        .or_else(|_| ready(Ok::<_, Infallible>((Bearer(None),))))
 }
 
 /// What a body holds, by its `Content-Type`.

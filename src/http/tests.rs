@@ -2,6 +2,7 @@
 //! that a test plays itself.
 
 mod accept;
+mod admission;
 mod bodies;
 mod drain;
 mod limits;
@@ -15,8 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::access::Access;
 use crate::clock::{Clock, Now, SharedClock, SystemClock};
-use crate::config::HttpConfig;
+use crate::config::{ClientConfig, HttpConfig};
 use crate::refresh::{RequestQueue, queue};
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, snapshot};
@@ -71,14 +73,32 @@ fn published(value: &str, now: Now, life: Duration, generation: u64) -> Publishe
 
 fn config(max_connections: usize, header_timeout: Duration, idle_timeout: Duration) -> HttpConfig {
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    HttpConfig { bind, max_connections, header_timeout, idle_timeout }
+    HttpConfig {
+        bind,
+        max_connections,
+        header_timeout,
+        idle_timeout,
+        secret_parameter: true,
+        trusted_proxies: Vec::new(),
+    }
 }
 
 fn parts(clock: SharedClock) -> (HttpParts, Vec<Publisher>, Vec<RequestQueue>) {
     let names = NAMES.map(|name| SourceName::parse(name).unwrap());
     let (publishers, reader) = snapshot(names.clone());
     let (queues, refresh) = queue(names);
-    (HttpParts { reader, refresh, clock, secret: Secret::new(KEY) }, publishers, queues)
+    let named = |name: &str, key: &str, sources: &[&str], addresses: &[&str]| ClientConfig {
+        name: name.into(),
+        keys: vec![Secret::new(key)],
+        sources: Some(sources.iter().map(|name| SourceName::parse(name).unwrap()).collect()),
+        addresses: Some(addresses.iter().map(|network| network.parse().unwrap()).collect()),
+    };
+    let clients = vec![
+        named("shop", "shop-key", &["ticket"], &["127.0.0.0/8"]),
+        named("far", "far-key", &["ticket"], &["203.0.113.0/24"]),
+    ];
+    let access = Access::new(Secret::new(KEY), None, clients, Arc::clone(&clock));
+    (HttpParts { reader, refresh, clock, access: Arc::new(access) }, publishers, queues)
 }
 
 struct TestServer {

@@ -23,6 +23,7 @@ mod writes;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::access::User;
 use crate::clock::Now;
 use crate::config::Writes;
 use crate::refresh::RefreshError;
@@ -37,7 +38,6 @@ use crate::resp::command::writes::WRITES;
 use crate::resp::connections::Card;
 use crate::resp::parse::Args;
 use crate::resp::reply::{Protocol, Reply};
-use crate::resp::users::User;
 use crate::snapshot::{Published, View};
 use crate::token::{Generation, SourceName};
 
@@ -164,6 +164,8 @@ pub(super) enum Answer {
     Nothing,
     /// A number of tokens.
     Count(usize),
+    /// It has tried too often.
+    Refused(&'static str),
     /// A token, or why there is none.
     Token(Result<Arc<Published>, RefreshError>),
 }
@@ -310,7 +312,8 @@ fn check_and_run(ctx: &mut Context<'_>, command: &Named, args: Args<'_>) -> Outc
         return reject(ctx, spec.name, b"ERR Command not allowed inside a transaction");
     }
     if ctx.client.user.as_ref().is_some_and(|user| user.is_limited()) {
-        if spec.keys_in(args).iter().any(|(key, _)| !ctx.may_see(key)) {
+        if let Some((key, _)) = spec.keys_in(args).iter().find(|(key, _)| !ctx.may_see(key)) {
+            token::note_denied(ctx, key);
             return reject(ctx, spec.name, NO_KEY_PERMISSION);
         }
         if !pubsub::may_subscribe(ctx, spec.name, args) {
@@ -380,6 +383,7 @@ pub(super) fn answer(reply: &mut Reply<'_>, answer: Answer) {
     match answer {
         Answer::Nothing => {}
         Answer::Count(count) => reply.count(count),
+        Answer::Refused(text) => reply.error(text),
         Answer::Token(Ok(published)) => keys::token(reply, &published),
         Answer::Token(Err(error)) => reply.error_quoting(format!("ERR {error}").as_bytes()),
     }

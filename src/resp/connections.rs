@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 
+use crate::access::User;
 use crate::clock::Now;
 use crate::resp::reply::{Frame, Protocol};
 use crate::resp::tracking::{Remembers, Tracking};
-use crate::resp::users::User;
 use crate::token::SourceName;
 
 /// What may wait for a client that does not take it out, in bytes: thousands of messages. Redis

@@ -22,12 +22,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tracing::{debug, trace};
 
+use crate::access::User;
 use crate::resp::Shared;
 use crate::resp::command::{self, Answer, Client, Context, Outcome, Wait, dispatch};
 use crate::resp::connections::{Card, Stop};
 use crate::resp::parse::{Parser, ProtocolError};
 use crate::resp::reply::Reply;
-use crate::resp::users::User;
 
 /// How much one read takes at most, as in Redis: more than any pipeline of a sane client, and little
 /// enough to stay in the processor's cache.

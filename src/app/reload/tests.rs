@@ -112,7 +112,7 @@ fn every_setting_is_either_applied_or_named() {
         FIXED.iter().any(|(setting, _)| group(setting) || last(setting))
     };
     // Those of a client are compared as a whole.
-    let of_clients = ["keys", "sources"];
+    let of_clients = ["keys", "sources", "addresses"];
     // Those of a source (and the defaults of all) are compared as a whole.
     let of_sources = config::setting_names().skip_while(|name| *name != "url");
     let of_sources: Vec<&str> = of_sources.collect();

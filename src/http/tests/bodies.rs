@@ -259,7 +259,7 @@ async fn nothing_but_the_secret_stands_for_the_secret() {
         for header in [
             "host: localhost",
             "host: 127.0.0.1\r\nx-forwarded-for: 127.0.0.1\r\nx-real-ip: 127.0.0.1",
-            "host: x\r\nauthorization: Bearer k3y\r\nreferer: http://localhost/?secret=k3y",
+            "host: x\r\nauthorization: Basic k3y\r\nreferer: http://localhost/?secret=k3y",
         ] {
             let answer = server.ask(&format!("GET {target} HTTP/1.1\r\n{header}\r\n\r\n")).await;
             assert_eq!(answer.body, body, "{target} {header}");

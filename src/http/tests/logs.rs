@@ -64,7 +64,7 @@ async fn no_line_at_any_level_holds_a_secret_a_token_or_a_query() {
     assert_eq!(server.connect().await.rest().await, "");
 
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    assert!(text.contains("forced refresh answered") && text.contains("refused"), "{text}");
+    assert!(text.contains("refresh asked for") && text.contains("refused"), "{text}");
     for never in ["canary", KEY, "\x1b[31m"] {
         assert!(!text.contains(never), "{never}: {text}");
     }

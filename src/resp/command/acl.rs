@@ -83,7 +83,7 @@ pub(super) fn list(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
 
 fn rules(ctx: &Context<'_>) -> String {
     let Some(user) = &ctx.client.user else { return String::new() };
-    let nopass = if ctx.shared.users.is_open() { " nopass" } else { "" };
+    let nopass = if ctx.shared.access.users().is_open() { " nopass" } else { "" };
     let mut line = format!("user {} on{nopass}", user.name());
     match user.sources() {
         None => line.push_str(" ~* &*"),
@@ -106,7 +106,7 @@ fn rules(ctx: &Context<'_>) -> String {
 pub(super) fn users(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
     let names: Vec<String> = match &ctx.client.user {
         Some(user) if user.is_limited() => vec![user.name().to_owned()],
-        _ => ctx.shared.users.names().into_iter().map(str::to_owned).collect(),
+        _ => ctx.shared.access.users().names().into_iter().map(str::to_owned).collect(),
     };
     ctx.reply.array(names.len());
     names.iter().for_each(|name| ctx.reply.bulk(name.as_bytes()));
@@ -128,7 +128,7 @@ pub(super) fn get_user(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         };
         (keys, channels) = (joined("~"), joined("&token:"));
     }
-    let is_open = ctx.shared.users.is_open();
+    let is_open = ctx.shared.access.users().is_open();
     let reply = &mut ctx.reply;
     reply.map(6);
     reply.bulk(b"flags");

@@ -256,7 +256,7 @@ fn victims<'a>(ctx: &mut Context<'_>, args: Args<'a>) -> Result<Victims<'a>, Out
                     name.as_bytes() == value
                         && user.is_some_and(|user| !user.is_limited() || user.name() == *name)
                 };
-                if !ctx.shared.users.names().iter().any(knows) {
+                if !ctx.shared.access.users().names().iter().any(knows) {
                     return Err(error_about(ctx, "ERR No such user '", value, "'"));
                 }
                 victims.user = Some(value);

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use tracing::debug;
-
+use crate::access::{Manner, Refusal, SLOWNESS, User, Via};
 use crate::resp::DATABASES;
 use crate::resp::command::{
-    Client, Context, MOST_NAME_BYTES, Outcome, REDIS_VERSION, error_about, plain,
+    Answer, Client, Context, MOST_NAME_BYTES, Outcome, REDIS_VERSION, error_about, plain,
 };
 use crate::resp::parse::{Args, integer};
 use crate::resp::reply::Protocol;
-use crate::resp::users::User;
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+const TOO_MANY_WRONG_KEYS: &str = "ERR too many wrong keys from this address, try again later";
 
 /// `PING [message]`
 pub(super) fn ping(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
@@ -39,9 +38,10 @@ pub(super) fn echo(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
 
 /// `AUTH [username] password`
 pub(super) fn auth(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
-    let users = &ctx.shared.users;
+    let access = &ctx.shared.access;
+    let address = ctx.client.card.peer.ip();
     let user = match args.len() {
-        2 if users.is_open() => {
+        2 if access.users().is_open() => {
             return ctx.error(
                 "ERR AUTH <password> called without any password configured for the default user. \
                  Are you sure your configuration is correct?",
@@ -49,27 +49,45 @@ pub(super) fn auth(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
         }
         // Redis knows the default user only by a password alone. Here a client is known by its key as
         // well: old ones cannot say a name.
-        2 => users.with_key(args.at(1)),
-        3 => users.with_name(args.at(1), args.at(2)),
+        2 => access.with_key(Some(args.at(1)), address),
+        3 => access.with_name(args.at(1), args.at(2), address),
         _ => return ctx.syntax_error(),
     };
-    if let_in(ctx, user) {
-        ctx.reply.ok();
-    } else {
-        ctx.reply.error(WRONG_PASSWORD);
+    match user.cloned() {
+        Ok(user) => {
+            let_in(ctx, user);
+            ctx.reply.ok();
+            Outcome::Replied
+        }
+        Err(refusal) => turn_away(ctx, &refusal),
     }
-    Outcome::Replied
 }
 
-/// Lets the client in as this user. A wrong password leaves it as it was.
-fn let_in(ctx: &mut Context<'_>, user: Option<Arc<User>>) -> bool {
-    let Some(user) = user else {
-        debug!(client = ctx.client.card.id, peer = %ctx.client.card.peer, "wrong password on the RESP port");
-        return false;
-    };
+/// Lets the client in as this user.
+fn let_in(ctx: &mut Context<'_>, user: Arc<User>) {
     ctx.client.card.set_user(Some(Arc::clone(&user)));
     ctx.client.user = Some(user);
-    true
+}
+
+/// Answers a client that has shown a wrong key, and leaves it as it was. One that comes from where many
+/// are shown is answered later, and what it sends next waits as long.
+fn turn_away(ctx: &mut Context<'_>, refusal: &Refusal) -> Outcome {
+    let address = ctx.client.card.peer.ip();
+    match ctx.shared.access.turn_away(refusal, address, Via::Resp) {
+        Manner::AtOnce => ctx.error(WRONG_PASSWORD),
+        Manner::Slowly(None) => {
+            ctx.reply.error(TOO_MANY_WRONG_KEYS);
+            Outcome::Last
+        }
+        Manner::Slowly(Some(place)) => {
+            ctx.waits = Some(Box::pin(async move {
+                tokio::time::sleep(SLOWNESS).await;
+                drop(place);
+                Answer::Refused(TOO_MANY_WRONG_KEYS)
+            }));
+            Outcome::Waits
+        }
+    }
 }
 
 /// `HELLO [protover [AUTH username password] [SETNAME clientname]]`
@@ -92,10 +110,10 @@ pub(super) fn hello(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
     while let Some(option) = args.get(at) {
         match (args.get(at + 1), args.get(at + 2)) {
             (Some(user), Some(password)) if option.eq_ignore_ascii_case(b"auth") => {
-                let user = ctx.shared.users.with_name(user, password);
-                if !let_in(ctx, user) {
-                    ctx.reply.error(WRONG_PASSWORD);
-                    return Outcome::Replied;
+                let address = ctx.client.card.peer.ip();
+                match ctx.shared.access.with_name(user, password, address).cloned() {
+                    Ok(user) => let_in(ctx, user),
+                    Err(refusal) => return turn_away(ctx, &refusal),
                 }
                 at += 3;
             }
@@ -187,7 +205,7 @@ pub(super) fn reset(ctx: &mut Context<'_>, _: Args<'_>) -> Outcome {
     ctx.reply.unmute();
     ctx.client.leave(ctx.shared);
     ctx.client.extra = None;
-    ctx.client.user = ctx.shared.users.at_connect();
+    ctx.client.user = ctx.shared.access.users().at_connect();
     let card = &ctx.client.card;
     card.set_user(ctx.client.user.clone());
     card.set_queued(None);

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::access::Via;
 use crate::clock::Now;
 use crate::config::Writes;
 use crate::resp::Shared;
@@ -34,7 +35,13 @@ impl Context<'_> {
         let key = std::str::from_utf8(key).ok();
         let token = key.and_then(|key| self.view.live(key, self.now));
         match token {
-            Some(_) => self.hits += 1,
+            Some(_) => {
+                self.hits += 1;
+                if let (Some(key), Some(user)) = (key, &self.client.user) {
+                    let (audit, address) = (self.shared.access.audit(), self.client.card.peer.ip());
+                    audit.read(user, key, address, Via::Resp);
+                }
+            }
             None => self.misses += 1,
         }
         token

@@ -7,6 +7,7 @@
 
 use crate::refresh::{Refused, Wish};
 use crate::resp::command::spec::Keys;
+use crate::resp::command::token::Asker;
 use crate::resp::command::{Answer, CommandSpec, Context, Outcome, error_about, token};
 use crate::resp::parse::{Args, integer};
 use crate::token::SourceName;
@@ -181,9 +182,9 @@ fn report<'k>(ctx: &mut Context<'_>, keys: impl Iterator<Item = &'k [u8]>) -> Ou
         ctx.reply.count(count);
         return Outcome::Replied;
     }
-    let refresh = ctx.shared.refresh.clone();
+    let Some(asker) = Asker::of(ctx) else { return Outcome::Replied };
     ctx.waits = Some(Box::pin(async move {
-        let asked = wishes.iter().map(|(source, wish)| refresh.ask(source.as_str(), *wish));
+        let asked = wishes.iter().map(|(source, wish)| asker.ask(source, *wish));
         // Whether it came off or not, the client reads again, and is given what there is.
         futures_util::future::join_all(asked).await;
         Answer::Count(count)

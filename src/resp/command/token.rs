@@ -1,11 +1,16 @@
 //! Our own commands: TOKEN.REFRESH asks for a new token, TOKEN.INFO says how one is.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::access::{User, Via};
 use crate::refresh::{RefreshError, Refused, Wish};
+use crate::resp::Shared;
 use crate::resp::command::keys::{KeyLife, life_of};
 use crate::resp::command::{Answer, Context, Outcome};
 use crate::resp::parse::Args;
+use crate::snapshot::Published;
 use crate::token::SourceName;
 
 /// `TOKEN.REFRESH name [STALE value]`: a token newer than what the client has (or saw refused), as
@@ -28,9 +33,8 @@ pub(super) fn refresh(ctx: &mut Context<'_>, args: Args<'_>) -> Outcome {
             Wish::Any { newer_than, force: false }
         }
     };
-    let refresh = ctx.shared.refresh.clone();
-    ctx.waits =
-        Some(Box::pin(async move { Answer::Token(refresh.ask(source.as_str(), wish).await) }));
+    let Some(asker) = Asker::of(ctx) else { return no_such_token(ctx) };
+    ctx.waits = Some(Box::pin(async move { Answer::Token(asker.ask(&source, wish).await) }));
     Outcome::Waits
 }
 
@@ -97,10 +101,53 @@ fn no_such_token(ctx: &mut Context<'_>) -> Outcome {
 /// Asks for another token than this one, in the background: nobody waits for the answer.
 pub(super) fn ask_unheard(ctx: &Context<'_>, wishes: Vec<(SourceName, Wish)>) {
     for (source, wish) in wishes {
-        let refresh = ctx.shared.refresh.clone();
+        let Some(asker) = Asker::of(ctx) else { return };
         tokio::spawn(async move {
             // Why it failed, the refresher has said.
-            let _ = refresh.ask(source.as_str(), wish).await;
+            let _ = asker.ask(&source, wish).await;
         });
+    }
+}
+
+/// Asks in a client's name, and notes what comes of it.
+pub(super) struct Asker {
+    shared: Arc<Shared>,
+    user: Arc<User>,
+    address: IpAddr,
+}
+
+impl Asker {
+    /// For this client; `None` if it is not known who it is.
+    pub(super) fn of(ctx: &Context<'_>) -> Option<Asker> {
+        let user = Arc::clone(ctx.client.user.as_ref()?);
+        let address = ctx.client.card.peer.ip();
+        Some(Asker { shared: Arc::clone(ctx.shared), user, address })
+    }
+
+    /// A token that fulfils the wish, or why there is none.
+    pub(super) async fn ask(
+        &self,
+        source: &SourceName,
+        wish: Wish,
+    ) -> Result<Arc<Published>, RefreshError> {
+        let answer = self.shared.refresh.ask(source.as_str(), wish).await;
+        let audit = self.shared.access.audit();
+        let tell = |outcome: &dyn std::fmt::Display| {
+            audit.refreshed(&self.user, source, self.address, Via::Resp, outcome);
+        };
+        match &answer {
+            Ok(published) => tell(&format_args!("generation {}", published.record.generation)),
+            Err(error) => tell(error),
+        }
+        answer
+    }
+}
+
+/// Notes that a client asked for what it may not have.
+pub(super) fn note_denied(ctx: &Context<'_>, key: &[u8]) {
+    if let Some(user) = &ctx.client.user {
+        let (key, address) = (String::from_utf8_lossy(key), ctx.client.card.peer.ip());
+        let why = "the client may not have this source";
+        ctx.shared.access.audit().denied(user, &key, address, Via::Resp, why);
     }
 }

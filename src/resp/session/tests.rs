@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 mod told;
 
 use super::*;
+use crate::access::Access;
 use crate::clock::{Clock, Now, SharedClock, SystemClock};
 use crate::config::{ClientConfig, RespConfig, Writes};
 use crate::refresh::{RequestQueue, queue};
@@ -110,7 +111,7 @@ impl Setup {
         let address = listener.local_addr().unwrap();
         let config = RespConfig {
             bind: address,
-            password: self.password.map(Secret::new),
+            password: None,
             max_connections: self.max_connections.unwrap_or(10_000),
             idle_timeout: self.idle_timeout,
             writes: self.writes,
@@ -119,7 +120,10 @@ impl Setup {
         let drain = Drain::new();
         let names = VALUES.map(|(name, ..)| SourceName::parse(name).unwrap());
         let (queues, refresh) = queue(names);
-        let parts = RespParts { reader, refresh, clients: self.clients, clock: Arc::clone(&clock) };
+        let (secret, password) = (Secret::new("request-secret"), self.password.map(Secret::new));
+        let access = Access::new(secret, password, self.clients, Arc::clone(&clock));
+        let parts =
+            RespParts { reader, refresh, access: Arc::new(access), clock: Arc::clone(&clock) };
         let ended = tokio::spawn(serve(listener, config, parts, drain.clone()));
         Server { address, drain, ended, clock, roster, publishers, queues }
     }
@@ -241,6 +245,7 @@ fn setup(transcript: &'static str) -> Setup {
                 name: name.into(),
                 keys: vec![Secret::new(key)],
                 sources: Some(sources.iter().map(|n| SourceName::parse(n).unwrap()).collect()),
+                addresses: None,
             }),
             _ => panic!("not a setting of a transcript: {line:?}"),
         }

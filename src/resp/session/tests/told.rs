@@ -117,6 +117,7 @@ async fn nobody_is_told_of_what_he_may_not_see() {
         name: "shop".into(),
         keys: vec![Secret::new("k")],
         sources: Some(vec![SourceName::parse("access_token").unwrap()]),
+        addresses: None,
     };
     let setup = Setup { password: Some("pw"), clients: vec![shop], ..Setup::default() };
     let server = setup.start().await;
