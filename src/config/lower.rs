@@ -25,6 +25,15 @@ use crate::token::Secret;
 /// by default, so a larger number is a slip.
 const MAX_CONNECTIONS: usize = 1_000_000;
 
+/// The `requestSecret` in the example config of the original server.
+const EXAMPLE_KEY: &str = "f3b2241f967aa3c7966f537cdd82ce11";
+
+/// A key of fewer characters is advised against.
+const SHORT_KEY: usize = 16;
+
+/// How to come by a better one.
+const NEW_KEY: &str = "make one with `openssl rand -hex 16`";
+
 /// What becomes of a write over the Redis protocol.
 const WRITES: &[(&str, Writes)] = &[("Refuse", Writes::Refuse), ("Report", Writes::Report)];
 
@@ -326,6 +335,13 @@ impl Lowering<'_> {
             let what = "is empty, has white space around it or holds control characters";
             self.mistake(path, format!("{what}; leave it out or set a key"));
             return None;
+        }
+        if text == EXAMPLE_KEY {
+            let what = "is the example that the original server comes with, which everybody knows";
+            self.advise(path, format!("{what}; {NEW_KEY}"));
+        } else if text.chars().count() < SHORT_KEY {
+            let what = format!("has fewer than {SHORT_KEY} characters, so it can be guessed");
+            self.advise(path, format!("{what}; {NEW_KEY}"));
         }
         Some(Secret::new(text))
     }

@@ -8,7 +8,7 @@ use wechat_token_server::config::{
     self, Config, ConfigErrors, Environment, LogFormat, Rotation, Vendor,
 };
 
-/// The minimal form of the README, exactly as written there.
+/// The minimal form of the README, as of the first version: with a key, which the server may make itself.
 const MINIMAL: &str = r#"(
     http: (bind: "127.0.0.1:12123"),
     resp: (bind: "127.0.0.1:6379"),
@@ -100,9 +100,10 @@ fn the_configs_of_both_readmes_are_the_same_and_work() {
     let (english, chinese) = (blocks("README.md"), blocks("README.zh-CN.md"));
     assert_eq!(english, chinese);
     let [clients, minimal, stable] = &english[..] else { panic!("{english:?}") };
-    assert_eq!(minimal, MINIMAL);
+    let key = "    request_secret: \"f3b2241f967aa3c7966f537cdd82ce11\",\n";
+    assert_eq!(*minimal, MINIMAL.replace(key, ""), "the server makes a key of its own");
     let with_clients = minimal.replace("token_sources:", &format!("{clients} token_sources:"));
-    let environment = Environment::of([("SHOP_KEY", "k")]);
+    let environment = Environment::of([("SHOP_KEY", "k"), ("SHOP_KEY_OLD", "k1")]);
     assert_eq!(parse(&with_clients, &environment).unwrap().clients.len(), 1);
     let stable = format!("(token_sources: {{{stable}}})");
     let config = parse(&stable, &account()).unwrap();
@@ -421,4 +422,25 @@ fn a_sources_secrets_are_told_by_their_names() {
         let expected = setting.map(|setting| format!("token_sources.t.{setting}"));
         assert_eq!(paths, expected.iter().map(String::as_str).collect::<Vec<_>>(), "{source}");
     }
+}
+
+#[test]
+fn keys_that_can_be_guessed_are_advised_against() {
+    let groups = r#"request_secret: "f3b2241f967aa3c7966f537cdd82ce11",
+        resp: (password: "fifteen-letters"),
+        clients: {"shop": (keys: ["sixteen-letters-", "口令"])},
+        token_sources: {"access_token": (url: "https://h/cgi-bin/token")},"#;
+    let config = parse(&format!("({groups})"), &Environment::default()).unwrap();
+    let advice: Vec<String> =
+        config.advice.iter().map(|advice| format!("{}: {}", advice.path, advice.message)).collect();
+    for expected in [
+        "request_secret: is the example that the original server comes with",
+        "resp.password: has fewer than 16 characters",
+        "clients.shop.keys.1: has fewer than 16 characters",
+    ] {
+        let said = advice.iter().filter(|advice| advice.starts_with(expected)).count();
+        assert_eq!(said, 1, "{expected}\n{}", advice.join("\n"));
+    }
+    assert!(!advice.iter().any(|advice| advice.starts_with("clients.shop.keys.0")));
+    assert!(advice.iter().all(|advice| !advice.contains("fifteen") && !advice.contains("f3b2")));
 }

@@ -253,6 +253,30 @@ fn setup(transcript: &'static str) -> Setup {
     setup
 }
 
+/// The one test that waits for [`crate::access::SLOWNESS`].
+#[tokio::test]
+async fn who_shows_many_wrong_keys_is_answered_later_and_then_as_ever() {
+    let setup = Setup { password: Some("pw"), ticking: true, ..Setup::default() };
+    let server = setup.start().await;
+    let mut peer = server.connect().await;
+    let wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    let slow = b"-ERR too many wrong keys from this address, try again later\r\n";
+    for _ in 0..30 {
+        peer.send(&words("AUTH wrong")).await;
+        peer.expect(wrong, "the first thirty").await;
+    }
+    let asked = server.clock.now();
+    peer.send(&[words("HELLO 3 AUTH default wrong"), words("AUTH pw"), words("PING")].concat())
+        .await;
+    peer.expect(&[&slow[..], b"+OK\r\n+PONG\r\n"].concat(), "the right key is not slowed").await;
+    assert!(server.clock.now().since(asked) >= crate::access::SLOWNESS);
+    let mut honest = server.connect().await;
+    let asked = server.clock.now();
+    honest.send(&words("AUTH pw")).await;
+    honest.expect(b"+OK\r\n", "from the same address").await;
+    assert!(server.clock.now().since(asked) < crate::access::SLOWNESS);
+}
+
 /// Replays a transcript, with each request in `pieces` sized so.
 async fn replay(name: &str, transcript: &'static str, piece: usize) {
     let start = || setup(transcript).start();

@@ -7,10 +7,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, Command};
 use wechat_token_server::app::{self, Server};
 use wechat_token_server::clock::SystemClock;
@@ -220,7 +221,12 @@ fn joined(requests: &[Request]) -> Vec<u8> {
 /// arrived before they look at the end of it. But Redis sends 64 kB at a time and looks in between: what
 /// is said here must have shorter answers.
 async fn converse(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    // From an address of its own each time: who shows many wrong keys is slowed, which Redis does not.
+    static CONNECTIONS: AtomicU16 = AtomicU16::new(0);
+    let [c, d] = CONNECTIONS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 1, c, d], 0))).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
     // An error here or below: it was closed before it had read everything, and said why.
     if stream.write_all(bytes).await.is_ok() {
         let _ = stream.shutdown().await;
@@ -237,6 +243,8 @@ async fn start_reference(dir: &Path, password: Option<&str>) -> (Child, SocketAd
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new("redis-server");
         command.args(["--port", &free.port().to_string(), "--bind", "127.0.0.1"]);
+        // Else it talks to 127.0.0.1 alone of all that is loopback.
+        command.args(["--protected-mode", "no"]);
         command
             .args(["--notify-keyspace-events", "AKE", "--save", "", "--appendonly", "no", "--dir"])
             .arg(dir);
