@@ -4,9 +4,8 @@
 use std::net::SocketAddr;
 
 use crate::clock::Now;
+use crate::log_budget::LogBudget;
 use crate::token::Secret;
-
-use super::log_budget::LogBudget;
 
 /// The shared secret, and the log of those who do not know it.
 #[derive(Debug)]

@@ -71,7 +71,8 @@ fn published(value: &str, now: Now, life: Duration, generation: u64) -> Publishe
 
 fn config(max_connections: usize, header_timeout: Duration, idle_timeout: Duration) -> HttpConfig {
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    HttpConfig { bind, max_connections, header_timeout, idle_timeout }
+    let max_connections_per_address = max_connections;
+    HttpConfig { bind, max_connections, max_connections_per_address, header_timeout, idle_timeout }
 }
 
 fn parts(clock: SharedClock) -> (HttpParts, Vec<Publisher>, Vec<RequestQueue>) {
