@@ -6,6 +6,7 @@ mod bodies;
 mod drain;
 mod limits;
 mod logs;
+mod rest;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
