@@ -97,9 +97,11 @@ impl NotingStream {
     }
 
     /// Waits until the client has sent something, or has gone. Holds no buffer meanwhile.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is found again by who reads.
-        self.stream.poll_read_ready(cx).map(drop)
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A look, since tokio takes a fresh socket for readable until it has been tried. An error is
+        // found again by who reads.
+        let mut byte = [0];
+        self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(drop)
     }
 
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
