@@ -282,6 +282,7 @@ impl Ours {
                 bind: address,
                 password: None,
                 max_connections: 10_000,
+                max_connections_per_address: 10_000,
                 idle_timeout: Duration::ZERO,
                 writes: Writes::Refuse,
                 notify: true,

@@ -33,8 +33,8 @@ use running::{Ready, Running};
 pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
-/// the upstream.
-const OWN_DESCRIPTORS: usize = 192;
+/// the upstream (of which 256 may be under way).
+const OWN_DESCRIPTORS: usize = 384;
 
 /// Connections that may wait to be accepted. Where more come at once (all clients of a server that has
 /// just been restarted), the system drops them, and each tries again after a second. The system

@@ -71,6 +71,9 @@ pub struct HttpConfig {
     pub bind: SocketAddr,
     /// Connections served at once; the next ones are refused.
     pub max_connections: usize,
+    /// Of these, those of one address at most (an IPv6 address counts by its /64); the next ones are
+    /// refused. Loopback addresses are exempt.
+    pub max_connections_per_address: usize,
     /// How long a request's head may take to arrive, counted from its first byte or, on a new
     /// connection, from the accept.
     pub header_timeout: Duration,
@@ -92,6 +95,8 @@ pub struct RespConfig {
     pub password: Option<Secret>,
     /// Connections served at once; the next ones are refused.
     pub max_connections: usize,
+    /// As in [`HttpConfig::max_connections_per_address`]; each listener counts its own.
+    pub max_connections_per_address: usize,
     /// How long a connection may be idle; zero means for ever, as in Redis.
     pub idle_timeout: Duration,
     /// What becomes of a write.

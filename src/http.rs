@@ -1,10 +1,9 @@
-//! The HTTP listener: accepts connections up to a limit and lets each be served until the drain.
+//! The HTTP listener: accepts connections up to its limits and lets each be served until the drain.
 //! What a connection may do is in `connection`, what is answered in `routes` and below it.
 
 mod connection;
 mod form;
 mod handlers;
-mod log_budget;
 mod overload;
 mod progress;
 mod query;
@@ -18,22 +17,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Access;
+use crate::admission::{Admission, Exempt};
 use crate::clock::SharedClock;
 use crate::config::HttpConfig;
+use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
 
 use connection::Limits;
 use handlers::Site;
-use log_budget::LogBudget;
-use overload::Overload;
+use overload::{Overload, Reason};
 
 pub use routes::{ROUTES, Route};
 
@@ -74,16 +75,18 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
     let HttpParts { reader, refresh, clock, access } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+    let addresses =
+        Admission::new(config.max_connections_per_address, exempt(&config.trusted_proxies));
     let site = Arc::new(Site {
         reader,
         refresh,
         clock: clock.clone(),
         access,
         secret_parameter: config.secret_parameter,
-        trusted_proxies: config.trusted_proxies,
+        trusted_proxies: config.trusted_proxies.clone(),
         body_timeout: config.idle_timeout,
     });
-    let overload = Overload::new(config.max_connections);
+    let overload = Overload::new(&config);
     let accept_errors = LogBudget::default();
     let connections = TaskTracker::new();
     let closing = CancellationToken::new();
@@ -93,16 +96,26 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
             () = drain.begun() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&permits).try_acquire_owned() {
-                Ok(permit) => {
-                    let (site, closing) = (Arc::clone(&site), closing.child_token());
-                    connections.spawn(async move {
-                        connection::run(stream, peer, site, limits, closing).await;
-                        drop(permit);
-                    });
+            Ok((stream, peer)) => {
+                let permit = Arc::clone(&permits).try_acquire_owned();
+                let admitted = match (permit, addresses.admit(peer.ip())) {
+                    (Ok(permit), Some(place)) => Ok((permit, place)),
+                    (Err(_), _) => Err(Reason::AllPlacesTaken),
+                    (Ok(_), None) => Err(Reason::TooManyOfAddress),
+                };
+                match admitted {
+                    Ok(places) => {
+                        let (site, closing) = (Arc::clone(&site), closing.child_token());
+                        connections.spawn(async move {
+                            connection::run(stream, peer, site, limits, closing).await;
+                            drop(places);
+                        });
+                    }
+                    Err(reason) => {
+                        overload.refuse(stream, peer, reason, clock.now(), &connections);
+                    }
                 }
-                Err(_) => overload.refuse(stream, clock.now(), &connections),
-            },
+            }
             Err(error) if concerns_one_peer(&error) => {
                 tracing::debug!(%error, "a client left before it was accepted");
             }
@@ -122,6 +135,15 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
     closing.cancel();
     connections.close();
     connections.wait().await;
+}
+
+/// Whose connections are not counted by their address: those from this machine and from proxies, which
+/// speak for many clients at once.
+fn exempt(proxies: &[IpNet]) -> Exempt {
+    let proxies = proxies.to_vec();
+    Box::new(move |address| {
+        address.is_loopback() || proxies.iter().any(|network| network.contains(&address))
+    })
 }
 
 /// Whether an accept failed for this one peer, so that the next may succeed at once.

@@ -2,11 +2,13 @@
 //! The rooms, in reading order: the vocabulary (`clock`, `token`, `account`,
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
-//! kept fresh (`refresh`); who may have it (`access`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
+//! kept fresh (`refresh`); the listeners (`http`, `resp`, and what both keep to: `access`,
+//! `admission`, `log_budget`); the stand-in for WeChat (`sandbox`); and
 //! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
 
 pub mod access;
 pub mod account;
+pub mod admission;
 pub mod app;
 pub mod check;
 pub mod cli;
@@ -14,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod duration;
 pub mod http;
+pub mod log_budget;
 pub mod logging;
 pub mod outbound;
 pub mod refresh;

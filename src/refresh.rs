@@ -10,6 +10,7 @@ mod ledger;
 mod life;
 mod line;
 mod machine;
+mod places;
 mod report;
 mod schedule;
 mod switchboard;

@@ -5,6 +5,7 @@ mod audience;
 mod command;
 mod connections;
 mod glob;
+mod held;
 mod herald;
 mod inline;
 mod parse;
@@ -25,8 +26,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
 use crate::access::Access;
+use crate::admission::{Admission, Exempt};
 use crate::clock::{Now, SharedClock};
 use crate::config::{RespConfig, Writes};
+use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::resp::audience::Audience;
 use crate::resp::connections::{Connections, Stop};
@@ -34,13 +37,17 @@ use crate::resp::session::Session;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
 
-/// How long a peer may leave its replies unread before it is cut. A minute of a full socket buffer
+/// How long a peer may leave its replies unread, or a request half sent, before it is cut. A minute of a full socket buffer
 /// is a peer that hangs, and what it is owed occupies memory.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often idle and stalled connections are looked for, at most; as Redis, which looks at each
 /// of its clients once a second.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a connection may take to say who it is, where that has to be said: a client does so at
+/// once. Without it strangers could have every place for ever, since `idle_timeout` is 0 by default.
+const AUTH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long accepting rests after an error. The usual one is that descriptors have run out, and
 /// asking again at once would only burn the processor that could free some.
@@ -78,6 +85,7 @@ struct Shared {
     writes: Writes,
     notify: bool,
     max_connections: usize,
+    max_connections_per_address: usize,
     idle_timeout: Duration,
     /// The port we listen on.
     port: u16,
@@ -85,6 +93,15 @@ struct Shared {
     connections: Connections,
     audience: Audience,
     counters: Counters,
+    refusals: Refusals,
+}
+
+/// How often it is said in the log that somebody was turned away or cut.
+#[derive(Debug, Default)]
+struct Refusals {
+    full: LogBudget,
+    of_address: LogBudget,
+    greedy: LogBudget,
 }
 
 /// What INFO counts.
@@ -135,6 +152,22 @@ pub fn spawn(
 /// has arrived and send what it owes, and returns when the last has ended. How long that may take is
 /// for the caller to say.
 pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, drain: Drain) {
+    serve_but_for(listener, config, parts, drain, exempt()).await;
+}
+
+/// Whose connections are not counted by their address: those from this machine.
+fn exempt() -> Exempt {
+    Box::new(|address| address.is_loopback())
+}
+
+/// As [`serve`], where these are `exempt` from the limit on the connections of an address.
+async fn serve_but_for(
+    listener: TcpListener,
+    config: RespConfig,
+    parts: RespParts,
+    drain: Drain,
+    exempt: Exempt,
+) {
     let shared = Arc::new(Shared {
         reader: parts.reader,
         started: parts.clock.now(),
@@ -144,17 +177,20 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
         writes: config.writes,
         notify: config.notify,
         max_connections: config.max_connections,
+        max_connections_per_address: config.max_connections_per_address,
         idle_timeout: config.idle_timeout,
         port: listener.local_addr().map_or(config.bind.port(), |address| address.port()),
         connections: Connections::default(),
         audience: Audience::new(config.notify),
         counters: Counters::default(),
+        refusals: Refusals::default(),
     });
+    let addresses = Admission::new(config.max_connections_per_address, exempt);
     let sessions = TaskTracker::new();
     let herald = tokio::spawn(herald::announce(Arc::clone(&shared)));
     tokio::select! {
         () = drain.begun() => {}
-        () = accept(&listener, &shared, &sessions) => {}
+        () = accept(&listener, &shared, &addresses, &sessions) => {}
         () = sweep(&shared) => {}
     }
     drop(listener);
@@ -170,14 +206,19 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
 }
 
 /// Takes connections in, for ever.
-async fn accept(listener: &TcpListener, shared: &Arc<Shared>, sessions: &TaskTracker) {
+async fn accept(
+    listener: &TcpListener,
+    shared: &Arc<Shared>,
+    addresses: &Arc<Admission>,
+    sessions: &TaskTracker,
+) {
     // One warning for each run of errors: a full table of descriptors can last.
     let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 failing = false;
-                admit(stream, shared, sessions);
+                admit(stream, shared, addresses, sessions);
             }
             Err(error) => {
                 if !failing {
@@ -190,7 +231,12 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>, sessions: &TaskTra
     }
 }
 
-fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
+fn admit(
+    stream: TcpStream,
+    shared: &Arc<Shared>,
+    addresses: &Arc<Admission>,
+    sessions: &TaskTracker,
+) {
     shared.counters.connections.fetch_add(1, Ordering::Relaxed);
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
         return; // it is gone already
@@ -204,23 +250,61 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
         debug!(%peer, %error, "keep-alive cannot be set");
     }
     let now = shared.clock.now();
+    let Some(place) = addresses.admit(peer.ip()) else {
+        if let Some(unsaid) = shared.refusals.of_address.spend(now) {
+            warn!(
+                address = %peer.ip(),
+                max_connections_per_address = shared.max_connections_per_address,
+                unsaid,
+                "RESP connection refused: this address has all the connections it may have; \
+                 if many clients share it, raise resp.max_connections_per_address"
+            );
+        }
+        shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
+        sessions.spawn(turn_away(stream, TOO_MANY_OF_ADDRESS));
+        return;
+    };
     let user = shared.access.users().at_connect();
     match shared.connections.admit(peer, local, user.clone(), now, shared.max_connections) {
         Some(card) => {
-            sessions.spawn(Session::new(stream, Arc::clone(shared), card, user).run());
+            sessions.spawn(Session::new(stream, Arc::clone(shared), card, user, place).run());
         }
         None => {
+            if let Some(unsaid) = shared.refusals.full.spend(now) {
+                let max_connections = shared.max_connections;
+                warn!(max_connections, unsaid, "RESP connection refused: all places are taken");
+            }
             shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            sessions.spawn(turn_away(stream));
+            sessions.spawn(turn_away(stream, TOO_MANY));
         }
     }
 }
 
-/// Tells a client that there are too many. The socket buffer of a new connection is empty, so this
-/// does not wait.
-async fn turn_away(mut stream: TcpStream) {
+/// What a client is told where there are too many, in Redis' words.
+const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
+/// … or too many from its address.
+const TOO_MANY_OF_ADDRESS: &[u8] = b"-ERR max number of clients from this address reached\r\n";
+
+/// Tells a client why it is not served. The socket buffer of a new connection is empty, so this does
+/// not wait.
+async fn turn_away(mut stream: TcpStream, why: &[u8]) {
     // An error means that the client is gone, which is what was wanted.
-    let _ = stream.write_all(b"-ERR max number of clients reached\r\n").await;
+    let _ = stream.write_all(why).await;
+}
+
+/// Cuts those who hold most, if all together hold too much.
+fn relieve(shared: &Shared) {
+    let cut = shared.connections.relieve();
+    if cut > 0
+        && let Some(unsaid) = shared.refusals.greedy.spend(shared.clock.now())
+    {
+        warn!(
+            cut,
+            unsaid,
+            "RESP clients held too much memory with half-sent requests, unread replies and the \
+             like: those who held most were cut"
+        );
+    }
 }
 
 /// Cuts idle and stalled connections, for ever.
@@ -232,6 +316,11 @@ async fn sweep(shared: &Shared) {
     let mut turns = tokio::time::interval(every);
     loop {
         turns.tick().await;
-        shared.connections.sweep(shared.clock.now(), shared.idle_timeout, STALL_TIMEOUT);
+        let now = shared.clock.now();
+        shared.connections.sweep(now, shared.idle_timeout, STALL_TIMEOUT);
+        if !shared.access.users().is_open() {
+            shared.connections.sweep_strangers(now, AUTH_TIMEOUT);
+        }
+        relieve(shared);
     }
 }

@@ -18,6 +18,9 @@ type Same = fn(&Config, &Config) -> bool;
 const FIXED: &[(&str, Same)] = &[
     ("http.bind", |a, b| a.http.bind == b.http.bind),
     ("http.max_connections", |a, b| a.http.max_connections == b.http.max_connections),
+    ("http.max_connections_per_address", |a, b| {
+        a.http.max_connections_per_address == b.http.max_connections_per_address
+    }),
     ("http.header_timeout", |a, b| a.http.header_timeout == b.http.header_timeout),
     ("http.idle_timeout", |a, b| a.http.idle_timeout == b.http.idle_timeout),
     ("http.secret_parameter", |a, b| a.http.secret_parameter == b.http.secret_parameter),
@@ -26,6 +29,9 @@ const FIXED: &[(&str, Same)] = &[
     ("resp.bind", |a, b| same_resp(a, b, |a, b| a.bind == b.bind)),
     ("resp.password", |a, b| same_resp(a, b, |a, b| a.password == b.password)),
     ("resp.max_connections", |a, b| same_resp(a, b, |a, b| a.max_connections == b.max_connections)),
+    ("resp.max_connections_per_address", |a, b| {
+        same_resp(a, b, |a, b| a.max_connections_per_address == b.max_connections_per_address)
+    }),
     ("resp.idle_timeout", |a, b| same_resp(a, b, |a, b| a.idle_timeout == b.idle_timeout)),
     ("resp.writes", |a, b| same_resp(a, b, |a, b| a.writes == b.writes)),
     ("resp.notify", |a, b| same_resp(a, b, |a, b| a.notify == b.notify)),

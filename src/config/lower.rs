@@ -34,6 +34,11 @@ const SHORT_KEY: usize = 16;
 /// How to come by a better one.
 const NEW_KEY: &str = "make one with `openssl rand -hex 16`";
 
+/// How many of them one address may have where nothing is said: a tenth of the places, so that one
+/// stranger takes neither all of them nor the memory of a small machine. More than any one business
+/// server needs; those behind one NAT address may need more.
+const PER_ADDRESS: usize = 1_000;
+
 /// What becomes of a write over the Redis protocol.
 const WRITES: &[(&str, Writes)] = &[("Refuse", Writes::Refuse), ("Report", Writes::Report)];
 
@@ -355,6 +360,12 @@ impl Lowering<'_> {
                 10_000,
                 MAX_CONNECTIONS,
             ),
+            max_connections_per_address: self.count(
+                "http.max_connections_per_address",
+                raw.max_connections_per_address,
+                PER_ADDRESS,
+                MAX_CONNECTIONS,
+            ),
             header_timeout: self.positive_duration(
                 "http.header_timeout",
                 raw.header_timeout,
@@ -383,6 +394,12 @@ impl Lowering<'_> {
                 "resp.max_connections",
                 raw.max_connections,
                 10_000,
+                MAX_CONNECTIONS,
+            ),
+            max_connections_per_address: self.count(
+                "resp.max_connections_per_address",
+                raw.max_connections_per_address,
+                PER_ADDRESS,
                 MAX_CONNECTIONS,
             ),
             idle_timeout: self.duration("resp.idle_timeout", raw.idle_timeout, Duration::ZERO),

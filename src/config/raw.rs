@@ -44,6 +44,7 @@ group! {
     RawHttp {
         bind: Option<Setting>,
         max_connections: Option<Setting>,
+        max_connections_per_address: Option<Setting>,
         header_timeout: Option<Setting>,
         idle_timeout: Option<Setting>,
         secret_parameter: Option<Setting>,
@@ -58,6 +59,7 @@ group! {
         bind: Option<Setting>,
         password: Option<Setting>,
         max_connections: Option<Setting>,
+        max_connections_per_address: Option<Setting>,
         idle_timeout: Option<Setting>,
         writes: Option<Choice>,
         notify: Option<Setting>,

@@ -1,6 +1,8 @@
-//! One connection: hyper reads and writes it, a deadline watches its progress, the drain ends it.
-//! Knows no route.
+//! One connection: hyper reads and writes it while there is something to do, a deadline watches its
+//! progress, the drain ends it. Knows no route.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -16,8 +18,8 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
-use warp::http::{Method, Request, StatusCode, Uri};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use warp::http::{Method, Request, Response, StatusCode, Uri};
 
 use crate::access::forwarded_for;
 use crate::clock::SharedClock;
@@ -28,7 +30,10 @@ use super::routes::{ForwardedFor, routes};
 
 /// The longest head, in bytes; a longer one is answered with 431. (hyper bounds the number of
 /// header lines at 100 by itself.)
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// hyper holds as much for each head that has not arrived in full, so no more than clients need.
+const MAX_HEAD_BYTES: usize = 8 * 1024;
+/// How long a connection is silent before the buffers for its requests and answers are given back.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a connection that is over waits for the client to stop sending what we refused.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long half a head may still take once the drain has begun.
@@ -70,12 +75,66 @@ pub(super) async fn run(
     }
     let progress = Arc::new(Progress::default());
     let mut deadline = Deadline::new(limits, site.clock.clone(), &progress);
+    let service = service(site, peer, Arc::clone(&progress));
+    let mut stream = NotingStream::new(stream, Arc::clone(&progress));
+    let mut begun = pin!(closing.cancelled());
+    let mut draining = false;
+    // As long as the client says nothing, the socket and the deadline are all there is of it.
+    loop {
+        let heard = poll_fn(|cx| {
+            if stream.poll_readable(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            if !draining && begun.as_mut().poll(cx).is_ready() {
+                draining = true;
+                deadline.drain(&progress);
+                if progress.phase() != Phase::Head {
+                    return Poll::Ready(false);
+                }
+            }
+            deadline.poll(cx, &progress).map(|_| false)
+        });
+        if !heard.await {
+            tracing::debug!(%peer, phase = ?progress.phase(), "silent HTTP connection closed");
+            return;
+        }
+        let serving =
+            serve(stream, &service, &progress, &mut deadline, begun.as_mut(), &mut draining);
+        // Boxed: hyper's state is to take room only while there is something to do.
+        match Box::pin(serving).await {
+            End::AtRest(rested) => stream = rested,
+            End::Closed(Ok(())) => return,
+            // hyper's text says what kind of error it was, and nothing of what the client sent.
+            End::Closed(Err(error)) => {
+                tracing::debug!(%peer, %error, "HTTP connection broke");
+                return;
+            }
+            End::TimedOut(phase) => {
+                tracing::debug!(%peer, ?phase, "HTTP connection timed out");
+                return;
+            }
+        }
+    }
+}
+
+/// What answers the requests of one connection, and notes how far it is with them.
+pub(super) fn service(
+    site: Arc<Site>,
+    peer: SocketAddr,
+    progress: Arc<Progress>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<
+        impl Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    >,
+    Error = Infallible,
+    Future: Send,
+> + Clone {
     let trusts =
         site.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.ip().to_canonical()));
     let routes = TowerToHyperService::new(warp::service(routes(Arc::clone(&site), peer)));
-    let noting = Arc::clone(&progress);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        noting.step(Phase::Handler);
+    service_fn(move |mut request: Request<Incoming>| {
+        progress.step(Phase::Handler);
         if request.uri().path_and_query().is_none() {
             // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
             *request.uri_mut() = Uri::from_static("*");
@@ -88,7 +147,7 @@ pub(super) async fn run(
         }
         let has_body = !request.body().is_end_stream();
         let may_be_read = request.method() == Method::POST;
-        let noting = Arc::clone(&noting);
+        let noting = Arc::clone(&progress);
         // `map_ok` and not an async block, which would hold the future twice and copy it once more.
         routes.call(request).map_ok(move |answer| {
             let was_read = may_be_read && answer.status() == StatusCode::OK;
@@ -96,8 +155,25 @@ pub(super) async fn run(
             noting.step(Phase::Client);
             answer
         })
-    });
-    let connection = http1::Builder::new()
+    })
+}
+
+/// Serves what a client sends until the connection ends, or there has been nothing to do for a while.
+pub(super) async fn serve<S, B>(
+    stream: NotingStream,
+    service: &S,
+    progress: &Progress,
+    deadline: &mut Deadline,
+    mut begun: Pin<&mut WaitForCancellationFuture<'_>>,
+    draining: &mut bool,
+) -> End
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut connection = http1::Builder::new()
         // A client that has sent its request and closed its half is still answered.
         .half_close(true)
         // Ours tells an idle connection from a slow head, and sets no timer for each request.
@@ -105,58 +181,77 @@ pub(super) async fn run(
         .max_buf_size(MAX_HEAD_BYTES)
         // Head and body in one buffer: for bodies this small the copy is cheaper.
         .writev(false)
-        .serve_connection(TokioIo::new(NotingStream::new(stream, Arc::clone(&progress))), service);
-    let mut connection = pin!(connection);
-    let mut begun = pin!(closing.cancelled());
-    let mut draining = false;
+        .serve_connection(TokioIo::new(stream), service.clone());
+    if *draining {
+        Pin::new(&mut connection).graceful_shutdown();
+    }
     let end = poll_fn(|cx| {
         // First: a request that has arrived is served, even if the drain or the deadline is there.
-        if let Poll::Ready(end) = connection.as_mut().poll(cx) {
-            return Poll::Ready(End::Closed(end));
+        if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(Some(End::Closed(end)));
         }
-        if !draining && begun.as_mut().poll(cx).is_ready() {
-            draining = true;
-            deadline.drain(&progress);
-            connection.as_mut().graceful_shutdown();
-            if let Poll::Ready(end) = connection.as_mut().poll(cx) {
-                return Poll::Ready(End::Closed(end));
+        if !*draining && begun.as_mut().poll(cx).is_ready() {
+            *draining = true;
+            deadline.drain(progress);
+            Pin::new(&mut connection).graceful_shutdown();
+            if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Some(End::Closed(end)));
             }
         }
-        deadline.poll(cx, &progress).map(End::TimedOut)
-    })
-    .await;
-    match end {
-        End::Closed(Ok(())) => {}
-        // hyper's text says what kind of error it was, and nothing of what the client sent.
-        End::Closed(Err(error)) => tracing::debug!(%peer, %error, "HTTP connection broke"),
-        End::TimedOut(phase) => tracing::debug!(%peer, ?phase, "HTTP connection timed out"),
+        deadline.poll(cx, progress).map(|due| match due {
+            Due::Rest => None,
+            Due::Over(phase) => Some(End::TimedOut(phase)),
+        })
+    });
+    if let Some(end) = end.await {
+        return end;
     }
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    stream.rewind(&parts.read_buf);
+    End::AtRest(stream)
 }
 
-enum End {
+/// How the serving of a connection ends.
+pub(super) enum End {
+    /// By the client, by an error, or by the drain.
     Closed(hyper::Result<()>),
+    /// Not ended: everything is answered, and the client is silent.
+    AtRest(NotingStream),
+    /// By the deadline, in this phase.
     TimedOut(Phase),
 }
 
-/// Ends when a connection has made no progress for as long as its phase allows.
+/// What a deadline says when its time has come.
+enum Due {
+    /// The client has been silent for a while.
+    Rest,
+    /// The phase has taken too long.
+    Over(Phase),
+}
+
+/// Ends when a connection has made no progress for as long as its phase allows; and before that, when it
+/// may as well rest.
 ///
 /// A request moves the deadline without touching the runtime's timers: the one timer is set anew
 /// when it fires too early, or when the deadline has come nearer.
 #[derive(Debug)]
-struct Deadline {
+pub(super) struct Deadline {
     limits: Limits,
     clock: SharedClock,
     /// The mark up to which `ends` accounts for.
     seen: u32,
     /// When the phase must have ended, on the monotonic clock.
     ends: Option<Duration>,
+    /// When it may rest if nothing happens until then, on the monotonic clock.
+    rests: Option<Duration>,
     timer: Pin<Box<Sleep>>,
     /// When `timer` fires, on the monotonic clock.
     fires: Duration,
 }
 
 impl Deadline {
-    fn new(limits: Limits, clock: SharedClock, progress: &Progress) -> Deadline {
+    pub(super) fn new(limits: Limits, clock: SharedClock, progress: &Progress) -> Deadline {
         let now = clock.now().mono;
         let limit = limits.of(progress.phase());
         let first = limit.unwrap_or(limits.idle);
@@ -165,30 +260,41 @@ impl Deadline {
             clock,
             seen: progress.mark(),
             ends: limit.map(|limit| now.saturating_add(limit)),
+            rests: None,
             timer: Box::pin(tokio::time::sleep(first)),
             fires: now.saturating_add(first),
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Phase> {
+    fn poll(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Due> {
         let mark = progress.mark();
         if mark != self.seen {
             self.seen = mark;
-            let now = self.clock.now().mono;
-            self.ends = self.limits.of(progress.phase()).map(|limit| now.saturating_add(limit));
-            if self.ends.is_some_and(|ends| ends < self.fires) {
+            let (now, phase) = (self.clock.now().mono, progress.phase());
+            self.ends = self.limits.of(phase).map(|limit| now.saturating_add(limit));
+            self.rests = (phase == Phase::Client).then(|| now.saturating_add(QUIET));
+            if self.next().is_some_and(|next| next < self.fires) {
                 self.set_timer(now);
             }
         }
-        while self.ends.is_some() {
+        while self.next().is_some() {
             ready!(self.timer.as_mut().poll(cx));
             let now = self.clock.now().mono;
             if self.ends.is_some_and(|ends| ends <= now) {
-                return Poll::Ready(progress.phase());
+                return Poll::Ready(Due::Over(progress.phase()));
             }
+            let may_rest = self.rests.take_if(|rests| *rests <= now).is_some();
             self.set_timer(now);
+            if may_rest && progress.is_at_rest() {
+                return Poll::Ready(Due::Rest);
+            }
         }
         Poll::Pending
+    }
+
+    /// When there is something to do.
+    fn next(&self) -> Option<Duration> {
+        self.ends.into_iter().chain(self.rests).min()
     }
 
     /// Shortens the wait for heads: one that is under way may be finished, but not at leisure.
@@ -203,9 +309,9 @@ impl Deadline {
     }
 
     fn set_timer(&mut self, now: Duration) {
-        if let Some(ends) = self.ends {
-            self.timer.set(tokio::time::sleep(ends.saturating_sub(now)));
-            self.fires = ends;
+        if let Some(next) = self.next() {
+            self.timer.set(tokio::time::sleep(next.saturating_sub(now)));
+            self.fires = next;
         }
     }
 }

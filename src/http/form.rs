@@ -8,7 +8,7 @@ use warp::Buf;
 use super::reply::Unserved;
 
 /// The longest body that is read, in bytes. A type and a secret need a few hundred.
-pub(super) const MAX_BODY_BYTES: usize = 16 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 8 * 1024;
 
 /// The whole body, if it is there within `limit` of the head.
 ///

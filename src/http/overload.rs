@@ -1,6 +1,8 @@
-//! Turns connections away when all places are taken: a 503 that waits for nobody.
+//! Turns connections away when all places are taken, or all that one address may have: an answer
+//! that waits for nobody.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Now;
-
-use super::log_budget::LogBudget;
+use crate::config::HttpConfig;
+use crate::log_budget::LogBudget;
 
 /// How many refused connections are kept open for a moment; the others are closed at once.
 const MAX_LINGERING: usize = 64;
@@ -20,45 +22,80 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What is read of a refused request before it is cut off, in bytes.
 const LINGER_BYTES: u64 = 64 * 1024;
 
-const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/json; charset=UTF-8\r\n\
-    cache-control: no-store\r\n\
-    content-length: 33\r\n\
-    retry-after: 1\r\n\
-    connection: close\r\n\
-    \r\n\
-    {\"error\": \"too many connections\"}";
+/// Why a connection is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// There are as many connections as there may be.
+    AllPlacesTaken,
+    /// There are as many from this address as there may be.
+    TooManyOfAddress,
+}
+
+/// An answer: status line, body and its length.
+macro_rules! answer {
+    ($status:literal, $length:literal, $body:literal) => {
+        concat!(
+            "HTTP/1.1 ",
+            $status,
+            "\r\ncontent-type: application/json; charset=UTF-8\r\ncache-control: no-store\r\n\
+             content-length: ",
+            $length,
+            "\r\nretry-after: 1\r\nconnection: close\r\n\r\n",
+            $body
+        )
+    };
+}
+
+impl Reason {
+    fn answer(self) -> &'static str {
+        match self {
+            Reason::AllPlacesTaken => {
+                answer!("503 Service Unavailable", "33", r#"{"error": "too many connections"}"#)
+            }
+            Reason::TooManyOfAddress => answer!(
+                "429 Too Many Requests",
+                "51",
+                r#"{"error": "too many connections from this address"}"#
+            ),
+        }
+    }
+}
 
 /// What is known about the refusals so far.
 #[derive(Debug)]
 pub(super) struct Overload {
     max_connections: usize,
+    max_connections_per_address: usize,
     lingering: Arc<Semaphore>,
-    log: LogBudget,
+    /// One for each reason: a flood from one address must not hide that all places are taken.
+    full: LogBudget,
+    of_address: LogBudget,
 }
 
 impl Overload {
-    pub(super) fn new(max_connections: usize) -> Overload {
+    pub(super) fn new(config: &HttpConfig) -> Overload {
         Overload {
-            max_connections,
+            max_connections: config.max_connections,
+            max_connections_per_address: config.max_connections_per_address,
             lingering: Arc::new(Semaphore::new(MAX_LINGERING)),
-            log: LogBudget::default(),
+            full: LogBudget::default(),
+            of_address: LogBudget::default(),
         }
     }
 
-    /// Answers with a 503 and closes. Never waits; what lingers is a task of `tasks`.
-    pub(super) fn refuse(&self, stream: TcpStream, now: Now, tasks: &TaskTracker) {
-        if let Some(unsaid) = self.log.spend(now) {
-            let max_connections = self.max_connections;
-            tracing::warn!(
-                max_connections,
-                unsaid,
-                "HTTP connection refused: all places are taken"
-            );
-        }
+    /// Says why, and closes. Never waits; what lingers is a task of `tasks`.
+    pub(super) fn refuse(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        reason: Reason,
+        now: Now,
+        tasks: &TaskTracker,
+    ) {
+        self.log(peer, reason, now);
         // By the plain socket: the runtime does not know yet that a fresh one can be written to.
         let Ok(mut socket) = stream.into_std() else { return };
-        if socket.write_all(ANSWER).is_err() {
+        if socket.write_all(reason.answer().as_bytes()).is_err() {
             return;
         }
         let Ok(place) = Arc::clone(&self.lingering).try_acquire_owned() else { return };
@@ -75,6 +112,30 @@ impl Overload {
             drop(place);
         });
     }
+
+    fn log(&self, peer: SocketAddr, reason: Reason, now: Now) {
+        let &Overload { max_connections, max_connections_per_address, .. } = self;
+        match reason {
+            Reason::AllPlacesTaken => {
+                if let Some(unsaid) = self.full.spend(now) {
+                    tracing::warn!(
+                        max_connections,
+                        unsaid,
+                        "HTTP connection refused: all places are taken"
+                    );
+                }
+            }
+            Reason::TooManyOfAddress => {
+                if let Some(unsaid) = self.of_address.spend(now) {
+                    tracing::warn!(
+                        address = %peer.ip(), max_connections_per_address, unsaid,
+                        "HTTP connection refused: this address has all the connections it may have; \
+                         if many clients share it, raise http.max_connections_per_address"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -83,8 +144,10 @@ mod tests {
 
     #[test]
     fn the_answer_states_its_length() {
-        let text = std::str::from_utf8(ANSWER).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{text}");
+        for reason in [Reason::AllPlacesTaken, Reason::TooManyOfAddress] {
+            let text = reason.answer();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{text}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -33,6 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Progress {
     steps_and_phase: AtomicU32,
     body_unread: AtomicBool,
+    at_rest: AtomicBool,
 }
 
 impl Progress {
@@ -56,6 +58,12 @@ impl Progress {
         self.steps_and_phase.store(next, Ordering::Relaxed);
     }
 
+    /// Whether everything is answered and sent, and nothing of a next request is there: whoever reads and
+    /// writes the connection holds nothing that matters.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.phase() == Phase::Client && self.at_rest.load(Ordering::Relaxed)
+    }
+
     /// Notes whether the request that was answered last had a body that was not read.
     pub(super) fn left_body_unread(&self, unread: bool) {
         self.body_unread.store(unread, Ordering::Relaxed);
@@ -69,15 +77,36 @@ pub(super) struct NotingStream {
     progress: Arc<Progress>,
     /// Whether the client has sent anything yet.
     heard: bool,
+    /// Whether it was read in vain last: the reader waits for a next request.
+    dry: bool,
+    /// What was read before and is to be read again.
+    rewound: Bytes,
     lingered: usize,
 }
 
 impl NotingStream {
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> NotingStream {
-        NotingStream { stream, progress, heard: false, lingered: 0 }
+        let rewound = Bytes::new();
+        NotingStream { stream, progress, heard: false, dry: false, rewound, lingered: 0 }
     }
 
-    fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Has these bytes, which were read from here, read again.
+    pub(super) fn rewind(&mut self, bytes: &[u8]) {
+        // A copy: the bytes may be a corner of a large buffer.
+        self.rewound = Bytes::copy_from_slice(bytes);
+    }
+
+    /// Waits until the client has sent something, or has gone. Holds no buffer meanwhile.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // A look, since tokio takes a fresh socket for readable until it has been tried. An error is
+        // found again by who reads.
+        let mut byte = [0];
+        self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(drop)
+    }
+
+    fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.dry = false;
+        self.progress.at_rest.store(false, Ordering::Relaxed);
         // Other phases have stricter limits, which bytes of an older answer must not extend.
         if matches!(written, Poll::Ready(Ok(_))) && self.progress.phase() == Phase::Client {
             self.progress.step(Phase::Client);
@@ -92,8 +121,16 @@ impl AsyncRead for NotingStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.rewound.is_empty() {
+            let length = self.rewound.len().min(buffer.remaining());
+            buffer.put_slice(&self.rewound.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.dry = read.is_pending();
+        ready!(read)?;
+        self.progress.at_rest.store(false, Ordering::Relaxed);
         if buffer.filled().len() > before {
             self.heard = true;
             if self.progress.phase() == Phase::Client {
@@ -128,6 +165,9 @@ impl AsyncWrite for NotingStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when all that it had to write is written; so where it has found nothing to read
+        // before, it is done.
+        self.progress.at_rest.store(self.dry, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

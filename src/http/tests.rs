@@ -7,6 +7,7 @@ mod bodies;
 mod drain;
 mod limits;
 mod logs;
+mod rest;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,9 +74,11 @@ fn published(value: &str, now: Now, life: Duration, generation: u64) -> Publishe
 
 fn config(max_connections: usize, header_timeout: Duration, idle_timeout: Duration) -> HttpConfig {
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
+    let max_connections_per_address = max_connections;
     HttpConfig {
         bind,
         max_connections,
+        max_connections_per_address,
         header_timeout,
         idle_timeout,
         secret_parameter: true,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, select_all};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::account::{Account, Calls, Unsettled};
 use crate::clock::{Now, SharedClock};
@@ -16,7 +16,8 @@ use crate::config::TokenSource;
 use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, Wish};
 use crate::refresh::ledger::{Admitted, Denied, Ledger, Purpose};
 use crate::refresh::line::RequestQueue;
-use crate::refresh::machine::{Effect, Event, Machine, WaiterId};
+use crate::refresh::machine::{Effect, Event, MAX_WAITERS, Machine, WaiterId};
+use crate::refresh::places::Places;
 use crate::refresh::report::{self, Report};
 use crate::shutdown::Drain;
 use crate::snapshot::{Changes, Published, Publisher, Reader, Trouble};
@@ -30,14 +31,6 @@ use crate::token::{Generation, SourceName, TokenRecord};
 const STORE_PATIENCE: Duration = Duration::from_millis(1_500);
 const MARK_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How many requests may be under way at once, over all sources: ten thousand accounts that start
-/// together must not open ten thousand connections.
-const MAX_FETCHES: usize = 64;
-
-/// How many requests may be prepared at once, over all sources: as many as share a flush of the disk
-/// that marks them. The others wait, and hold next to nothing while they do.
-const MAX_PREPARED: usize = 1_024;
-
 /// How long beyond its timeout a fetch is left to end by itself, which tells more than cutting it.
 const FETCH_MARGIN: Duration = Duration::from_secs(1);
 
@@ -49,8 +42,7 @@ const RESTART_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 #[derive(Debug)]
 pub struct Shared {
     ledger: Mutex<Ledger>,
-    turns: Semaphore,
-    places: Semaphore,
+    places: Places,
 }
 
 impl Shared {
@@ -61,8 +53,7 @@ impl Shared {
     ) -> Arc<Shared> {
         Arc::new(Shared {
             ledger: Mutex::new(Ledger::restore(calls, marks)),
-            turns: Semaphore::new(MAX_PREPARED),
-            places: Semaphore::new(MAX_FETCHES),
+            places: Places::new(),
         })
     }
 
@@ -220,6 +211,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             // A life must not be counted from before a jump that is noticed only later.
             self.tools.clock.look();
             let now = self.tools.clock.now();
+            if self.waiters.len() >= MAX_WAITERS {
+                self.forget_who_left();
+            }
             let effects = self.machine.on(now, event);
             self.carry_out(now, effects);
             if std::mem::take(&mut settled) && !self.machine.is_unsettled() {
@@ -248,6 +242,13 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 request = self.queue.next() => asked(request, &mut self.waiters, &mut self.next_waiter),
             };
         }
+    }
+
+    /// Gives the places of waiters who do not wait any more (cut, or gone with the client) to others.
+    fn forget_who_left(&mut self) {
+        self.waiters.retain(|_, waiter| !waiter.is_closed());
+        let waiters = &self.waiters;
+        self.machine.forget(|WaiterId(id)| !waiters.contains_key(&id));
     }
 
     fn carry_out(&mut self, now: Now, effects: Vec<Effect>) {
@@ -309,8 +310,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
         let (store, shared) = (self.tools.store.clone(), Arc::clone(&self.tools.shared));
         let calls = admitted.calls;
+        let host = shared.places.of(&source);
         async move {
-            let _turn = shared.turns.acquire().await;
+            let _turn = host.turn().await;
             // On disk before the request is sent: the call counts, and where its outcome matters it is
             // marked, from the very instant that a record of it would be counted from.
             let mark = source
@@ -319,7 +321,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 .then(|| shared.ledger().mark(&source.name, now.wall));
             // Each step is boxed when it comes, so that who waits does not hold room for it.
             save(store, Arc::clone(&source), calls, mark).boxed().await;
-            let _place = shared.places.acquire().await;
+            let _place = shared.places.take(&host).await;
             let exchange = upstream.fetch(&source, &request).boxed();
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;

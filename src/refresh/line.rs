@@ -65,6 +65,10 @@ impl Line {
             return Err(SendError::Closed);
         }
         if waiting.requests.len() >= MAX_QUEUED {
+            // Those who gave up waiting leave their places to others.
+            waiting.requests.retain(|request| !request.reply.is_closed());
+        }
+        if waiting.requests.len() >= MAX_QUEUED {
             return Err(SendError::Full);
         }
         waiting.requests.push_back(request);
@@ -153,9 +157,17 @@ mod tests {
     #[test]
     fn a_line_is_bounded() {
         let (line, _queue) = Line::new();
+        let mut answers = Vec::new();
         for _ in 0..MAX_QUEUED {
-            line.send(request(0).0).unwrap();
+            let (request, answer) = request(0);
+            line.send(request).unwrap();
+            answers.push(answer);
         }
+        assert_eq!(line.send(request(0).0), Err(SendError::Full));
+        // One who gives up makes room for one.
+        answers.pop();
+        let (next, _answer) = request(0);
+        line.send(next).unwrap();
         assert_eq!(line.send(request(0).0), Err(SendError::Full));
     }
 

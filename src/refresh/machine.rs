@@ -23,6 +23,7 @@ use crate::source::{FailureClass, FetchError, Fetched};
 use crate::store::StoreError;
 use crate::token::{Generation, Secret, SourceIdentity, TokenRecord};
 
+pub(super) use asking::MAX_WAITERS;
 use asking::Waiter;
 use failing::Streak;
 

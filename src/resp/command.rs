@@ -18,6 +18,7 @@ mod table;
 mod token;
 mod tracking;
 mod transaction;
+mod weight;
 mod writes;
 
 use std::pin::Pin;

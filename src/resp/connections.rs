@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::access::User;
 use crate::clock::Now;
+use crate::resp::held::{Held, Holding, must_go};
 use crate::resp::reply::{Frame, Protocol};
 use crate::resp::tracking::{Remembers, Tracking};
 use crate::token::SourceName;
@@ -65,9 +68,14 @@ pub(super) struct Card {
     /// Ours.
     pub(super) local: SocketAddr,
     since: Now,
+    /// What it holds, beside what waits in `mail`: bytes, and whether by a stranger.
+    held: AtomicUsize,
+    held_by_stranger: AtomicBool,
+    /// What all hold.
+    total: Arc<Held>,
     /// Milliseconds of the monotonic clock.
     last_active: AtomicU64,
-    /// Whether a reply waits for the peer to read.
+    /// Whether a reply waits for the peer to read, or a request for the peer to finish it.
     owes: AtomicBool,
     protocol: AtomicU8,
     db: AtomicU8,
@@ -89,10 +97,30 @@ const DRAIN: u8 = 1;
 const CUT: u8 = 2;
 
 impl Card {
-    /// Notes that the peer sent or took something, and whether there is more for it to take.
+    /// Notes that the peer sent or took something, and whether there is more for it to take or to send.
     pub(super) fn touch(&self, now: Now, owes: bool) {
         self.last_active.store(milliseconds(now.mono), Ordering::Relaxed);
         self.owes.store(owes, Ordering::Relaxed);
+    }
+
+    /// Notes how much memory the session holds for its peer; says whether all together hold too much.
+    pub(super) fn hold(&self, bytes: usize, by_stranger: bool) -> bool {
+        let (before, after) = (self.holding(), Holding { bytes, by_stranger });
+        // Most hold nothing, before and after.
+        if before == after || (before.bytes, bytes) == (0, 0) {
+            return false;
+        }
+        self.held.store(bytes, Ordering::Relaxed);
+        self.held_by_stranger.store(by_stranger, Ordering::Relaxed);
+        self.total.change(before, after);
+        self.total.is_too_much()
+    }
+
+    fn holding(&self) -> Holding {
+        Holding {
+            bytes: self.held.load(Ordering::Relaxed),
+            by_stranger: self.held_by_stranger.load(Ordering::Relaxed),
+        }
     }
 
     /// Which protocol the peer speaks.
@@ -179,7 +207,9 @@ impl Card {
         if !source.is_none_or(may_see) {
             return;
         }
-        mail.frames.extend_from_slice(frame.bytes(self.protocol()));
+        let frame = frame.bytes(self.protocol());
+        mail.frames.extend_from_slice(frame);
+        self.total.change(Holding::default(), mailed(frame));
         let too_much = mail.frames.len() > MOST_MAIL_BYTES;
         drop(mail);
         self.has_mail.store(true, Ordering::Release);
@@ -199,6 +229,7 @@ impl Card {
     pub(super) fn switch(&self, protocol: Protocol, out: &mut Vec<u8>) {
         // With the lock held: no frame in the old protocol comes after it.
         let mut mail = self.mail();
+        self.total.change(mailed(&mail.frames), Holding::default());
         out.append(&mut mail.frames);
         self.protocol.store(protocol.number(), Ordering::Relaxed);
     }
@@ -208,6 +239,7 @@ impl Card {
         if self.has_mail.swap(false, Ordering::Acquire) {
             // Given back, not kept: most connections are told something once in hours.
             let frames = std::mem::take(&mut self.mail().frames);
+            self.total.change(mailed(&frames), Holding::default());
             out.extend_from_slice(&frames);
         }
     }
@@ -290,6 +322,18 @@ impl Card {
     }
 }
 
+/// What waits for a client to take it. (What strangers are told is nothing.)
+fn mailed(frames: &[u8]) -> Holding {
+    Holding { bytes: frames.len(), by_stranger: false }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        self.total.change(self.holding(), Holding::default());
+        self.total.change(mailed(&self.mail().frames), Holding::default());
+    }
+}
+
 fn milliseconds(mono: Duration) -> u64 {
     u64::try_from(mono.as_millis()).unwrap_or(u64::MAX)
 }
@@ -298,6 +342,7 @@ fn milliseconds(mono: Duration) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: Mutex<Open>,
+    held: Arc<Held>,
 }
 
 #[derive(Debug, Default)]
@@ -331,6 +376,9 @@ impl Connections {
             peer,
             local,
             since: now,
+            held: AtomicUsize::new(0),
+            held_by_stranger: AtomicBool::new(false),
+            total: Arc::clone(&self.held),
             last_active: AtomicU64::new(milliseconds(now.mono)),
             owes: AtomicBool::new(false),
             protocol: AtomicU8::new(Protocol::Resp2.number()),
@@ -374,8 +422,38 @@ impl Connections {
         self.open().cards.values().cloned().collect()
     }
 
-    /// Cuts who has been silent for `idle_timeout` (zero: nobody) and who has not read its replies
-    /// for `stall_timeout`.
+    /// Cuts those who hold most, if all together hold too much; says how many.
+    pub(super) fn relieve(&self) -> usize {
+        if !self.held.is_too_much() {
+            return 0;
+        }
+        let open = self.open();
+        // Who has been cut before gives back what it holds as soon as its turn comes.
+        let cards: Vec<&Arc<Card>> =
+            open.cards.values().filter(|card| card.stopping() != Some(Stop::Cut)).collect();
+        let holdings: Vec<Holding> = cards
+            .iter()
+            .map(|card| {
+                let holding = card.holding();
+                Holding { bytes: holding.bytes + card.mail().frames.len(), ..holding }
+            })
+            .collect();
+        let gone = must_go(&holdings);
+        gone.iter().for_each(|at| cards[*at].stop(Stop::Cut));
+        gone.len()
+    }
+
+    /// Cuts who has not said within `timeout` who it is.
+    pub(super) fn sweep_strangers(&self, now: Now, timeout: Duration) {
+        for card in self.open().cards.values() {
+            if now.since(card.since) >= timeout && card.mail().user.is_none() {
+                card.stop(Stop::Cut);
+            }
+        }
+    }
+
+    /// Cuts who has been silent for `idle_timeout` (zero: nobody) and who has not read its replies,
+    /// or finished its request, for `stall_timeout`.
     pub(super) fn sweep(&self, now: Now, idle_timeout: Duration, stall_timeout: Duration) {
         for card in self.open().cards.values() {
             let idle = card.idle(now);
@@ -392,56 +470,4 @@ impl Connections {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::SystemTime;
-
-    fn at(seconds: u64) -> Now {
-        let mono = Duration::from_secs(seconds);
-        Now { wall: SystemTime::UNIX_EPOCH + mono, mono }
-    }
-
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
-    }
-
-    #[test]
-    fn only_so_many_are_admitted_and_numbers_are_not_used_twice() {
-        let connections = Connections::default();
-        let first = connections.admit(address(1), address(2), None, at(0), 1).unwrap();
-        assert!(connections.admit(address(1), address(2), None, at(0), 1).is_none());
-        connections.forget(first.id);
-        let second = connections.admit(address(1), address(2), None, at(0), 1).unwrap();
-        assert_eq!((first.id, second.id, connections.len()), (1, 2, 1));
-    }
-
-    #[test]
-    fn the_sweep_cuts_the_silent_and_the_stalled() {
-        let connections = Connections::default();
-        let admit = || connections.admit(address(1), address(2), None, at(0), 10).unwrap();
-        let (silent, busy, stalled, listening) = (admit(), admit(), admit(), admit());
-        listening.set_subscriptions(0, 1);
-        busy.touch(at(50), false);
-        stalled.touch(at(40), true);
-        connections.sweep(at(60), Duration::from_secs(60), Duration::from_secs(20));
-        assert_eq!(silent.stopping(), Some(Stop::Cut));
-        assert_eq!(stalled.stopping(), Some(Stop::Cut));
-        assert_eq!((busy.stopping(), listening.stopping()), (None, None));
-        // Zero means for ever.
-        connections.sweep(at(6_000), Duration::ZERO, Duration::from_secs(20));
-        assert_eq!(busy.stopping(), None);
-    }
-
-    #[test]
-    fn a_connection_is_described_as_redis_does() {
-        let card = Connections::default().admit(address(1), address(2), None, at(0), 1).unwrap();
-        card.label().name = "worker".into();
-        card.touch(at(3), false);
-        let mut text = String::new();
-        card.describe(at(5), "NULL", &mut text);
-        assert!(text.starts_with(
-            "id=1 addr=127.0.0.1:1 laddr=127.0.0.1:2 fd=-1 name=worker age=5 idle=2 flags=N db=0 "
-        ));
-        assert!(text.ends_with("redir=-1 resp=2 lib-name= lib-ver=\n"));
-    }
-}
+mod tests;

@@ -28,6 +28,10 @@ const MAX_ARGS_BEFORE_AUTH: i64 = 10;
 /// Before AUTH, as in Redis.
 const MAX_BULK_BYTES_BEFORE_AUTH: i64 = 16 * 1024;
 
+/// The longest request before AUTH, in bytes: two arguments of the longest kind, a name and a key. Redis
+/// would take ten.
+const MAX_REQUEST_BYTES_BEFORE_AUTH: usize = 33 * 1024;
+
 /// Redis' own limits, where its error text changes.
 const REDIS_MAX_ARGS: i64 = i32::MAX as i64;
 const REDIS_MAX_BULK_BYTES: i64 = 512 * 1024 * 1024;
@@ -185,7 +189,9 @@ impl Parser {
         }
         while self.missing > 0 {
             if !self.bulk(input, authenticated)? {
-                if input.len() - self.start > MAX_REQUEST_BYTES {
+                let most =
+                    if authenticated { MAX_REQUEST_BYTES } else { MAX_REQUEST_BYTES_BEFORE_AUTH };
+                if input.len() - self.start > most {
                     return Err(ProtocolError::RequestTooBig);
                 }
                 return Ok(false);

@@ -23,11 +23,12 @@ use tokio::net::TcpStream;
 use tracing::{debug, trace};
 
 use crate::access::User;
-use crate::resp::Shared;
+use crate::admission::Place;
 use crate::resp::command::{self, Answer, Client, Context, Outcome, Wait, dispatch};
 use crate::resp::connections::{Card, Stop};
 use crate::resp::parse::{Parser, ProtocolError};
 use crate::resp::reply::Reply;
+use crate::resp::{Shared, relieve};
 
 /// How much one read takes at most, as in Redis: more than any pipeline of a sane client, and little
 /// enough to stay in the processor's cache.
@@ -35,6 +36,13 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// A batch whose replies exceed this is sent before it goes on.
 const MOST_OWED_BYTES: usize = 256 * 1024;
+
+/// The same before AUTH: a stranger who does not read is to hold next to nothing.
+const MOST_OWED_BYTES_BEFORE_AUTH: usize = 4 * 1024;
+
+/// How much room a connection keeps for what it has not sent in full beyond what has arrived; what is
+/// above is given back.
+const KEPT_CARRIED_BYTES: usize = READ_BYTES;
 
 /// A batch that has done this much work lets other sessions run before it goes on; see
 /// [`Context::work`]. No batch of single-key commands gets there.
@@ -109,6 +117,8 @@ pub(super) struct Session {
     owed: Owed,
     /// Whether the connection ends as soon as nothing is owed.
     closing: bool,
+    /// Its place among those of its address.
+    _place: Place,
 }
 
 impl Drop for Session {
@@ -125,6 +135,7 @@ impl Session {
         shared: Arc<Shared>,
         card: Arc<Card>,
         user: Option<Arc<User>>,
+        place: Place,
     ) -> Session {
         Session {
             stream,
@@ -136,6 +147,7 @@ impl Session {
             waits: None,
             owed: Owed::default(),
             closing: false,
+            _place: place,
         }
     }
 
@@ -196,6 +208,7 @@ impl Session {
                     card.collect(output);
                     reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)
                 })?;
+                self.note_held();
                 continue;
             }
             if let Some(waits) = &mut self.waits {
@@ -225,7 +238,19 @@ impl Session {
         command::answer(&mut Reply::new(output, self.client.protocol), answer);
         let card = &self.client.card;
         card.touch(self.shared.clock.now(), false);
-        reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)
+        reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)?;
+        self.note_held();
+        Ok(())
+    }
+
+    /// Notes how much memory the connection holds; where all together hold too much, those who hold most
+    /// are cut, which may be this one.
+    fn note_held(&self) {
+        let Session { client, carried, owed, shared, .. } = self;
+        let bytes = carried.capacity() + owed.bytes.capacity() + client.held_bytes();
+        if client.card.hold(bytes, client.user.is_none()) {
+            relieve(shared);
+        }
     }
 
     /// Sends what is owed.
@@ -240,6 +265,7 @@ impl Session {
             self.client.card.touch(self.shared.clock.now(), owed.sent < owed.bytes.len());
         }
         *owed = Owed::default();
+        self.note_held();
         Poll::Ready(Ok(()))
     }
 
@@ -263,6 +289,11 @@ impl Session {
         let received = &input[..received];
         let fresh = self.carried.is_empty();
         if !fresh {
+            // By a quarter, and not twofold as a Vec grows by itself: what is held is bounded by what
+            // has arrived.
+            if self.carried.capacity() - self.carried.len() < received.len() {
+                self.carried.reserve_exact(received.len().max(self.carried.len() / 4));
+            }
             self.carried.extend_from_slice(received);
         }
         let input = if fresh { received } else { &self.carried };
@@ -289,10 +320,16 @@ impl Session {
             self.carried = Vec::new();
         } else {
             self.carried.drain(..consumed);
+            self.carried.shrink_to(self.carried.len() + KEPT_CARRIED_BYTES);
         }
         self.parser.shrink();
         let card = &self.client.card;
+        if end == BatchEnd::Done && !self.carried.is_empty() {
+            // Half a request: its other half is not waited for for ever.
+            card.touch(self.shared.clock.now(), true);
+        }
         reply(&mut self.stream, &self.shared, card, &mut self.owed, wakeup, output)?;
+        self.note_held();
         Poll::Ready(Ok(()))
     }
 }
@@ -350,10 +387,12 @@ impl Batch<'_> {
         };
         let mut commands = 0;
         let end = loop {
-            if ctx.reply.len() > MOST_OWED_BYTES || ctx.work > MOST_WORK {
+            let is_known = ctx.client.user.is_some();
+            let most_owed = if is_known { MOST_OWED_BYTES } else { MOST_OWED_BYTES_BEFORE_AUTH };
+            if ctx.reply.len() > most_owed || ctx.work > MOST_WORK {
                 break BatchEnd::Cut;
             }
-            match parser.next(input, ctx.client.user.is_some()) {
+            match parser.next(input, is_known) {
                 Ok(false) => break BatchEnd::Done,
                 Ok(true) => {}
                 Err(error) => {

@@ -65,6 +65,12 @@ impl Tracking {
         self.keys.remove(source)
     }
 
+    /// What it takes, in bytes: about.
+    pub(super) fn size(&self) -> usize {
+        const ROW_BYTES: usize = 64;
+        (self.prefixes.len() + self.keys.capacity()) * ROW_BYTES
+    }
+
     /// Forgets all that was read.
     pub(super) fn forget(&mut self) {
         self.keys = HashSet::new();

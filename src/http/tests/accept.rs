@@ -36,6 +36,61 @@ async fn accepting_goes_on_after_errors() {
     assert_eq!(client.answer().await.status, 200);
 }
 
+/// Says of each connection that it comes from the next of these addresses.
+struct From {
+    peers: &'static [&'static str],
+    accepted: AtomicU32,
+    listener: TcpListener,
+}
+
+impl Accept for From {
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        let at = self.accepted.fetch_add(1, Ordering::Relaxed) as usize;
+        let address = self.peers[at % self.peers.len()].parse().unwrap();
+        Ok((stream, SocketAddr::new(address, peer.port())))
+    }
+}
+
+#[tokio::test]
+async fn one_address_may_not_take_every_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let peers = &["198.51.100.1", "::ffff:198.51.100.1", "198.51.100.2", "127.0.0.1", "127.0.0.1"];
+    let source = From { peers, accepted: AtomicU32::new(0), listener };
+    let (parts, _publishers, _queues) = parts(Arc::new(Still(still())));
+    let config = HttpConfig { max_connections_per_address: 1, ..config(10, NEVER, NEVER) };
+    tokio::spawn(accept_from(source, config, parts, Drain::new()));
+    let mut kept = Vec::new();
+    for (peer, status) in peers.iter().zip([200, 429, 200, 200, 200]) {
+        let mut client = Client(TcpStream::connect(address).await.unwrap());
+        client.send(&get("/")).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, status, "{peer}");
+        if status == 429 {
+            assert_eq!(answer.body, r#"{"error": "too many connections from this address"}"#);
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            assert_eq!(client.rest().await, "");
+        } else {
+            kept.push(client);
+        }
+    }
+    // Who is in is served, and the place is given to the next once the server has seen the close.
+    kept[0].send(&get("/")).await;
+    assert_eq!(kept[0].answer().await.status, 200);
+    drop(kept);
+    let served = async {
+        loop {
+            let mut client = Client(TcpStream::connect(address).await.unwrap());
+            client.send(&get("/")).await;
+            if client.answer().await.status == 200 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.expect("the place is given back");
+}
+
 /// Never has a descriptor.
 struct Exhausted(Arc<AtomicU32>);
 

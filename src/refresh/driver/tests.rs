@@ -56,6 +56,8 @@ struct Scripted {
     scripts: Mutex<HashMap<&'static str, VecDeque<Step>>>,
     calls: Mutex<Vec<Call>>,
     given: AtomicUsize,
+    /// Sources whose names begin so are never answered.
+    hanging: Mutex<Option<&'static str>>,
     clock: SharedClock,
 }
 
@@ -72,6 +74,11 @@ impl Upstream for Scripted {
             used: used.map(|secret| secret.expose().to_owned()),
             captured: request.captured.as_ref().map(|secret| secret.expose().to_owned()),
         });
+        let hangs =
+            self.hanging.lock().unwrap().is_some_and(|name| source.name.as_str().starts_with(name));
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let step = self
             .scripts
             .lock()
@@ -199,6 +206,7 @@ fn restored<const N: usize>(
             scripts: Mutex::new(scripts.into()),
             calls: Mutex::default(),
             given: AtomicUsize::new(0),
+            hanging: Mutex::default(),
             clock: Arc::clone(&clock),
         }),
         store: MemoryStore::default(),
@@ -829,6 +837,7 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
             scripts: Mutex::default(),
             calls: Mutex::default(),
             given: AtomicUsize::new(0),
+            hanging: Mutex::default(),
             clock: Arc::clone(&clock),
         });
         let tools = Tools {

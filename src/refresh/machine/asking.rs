@@ -16,7 +16,7 @@ use super::{Effect, Machine, WaiterId};
 
 /// How many clients wait for one source at most: a tenth of the connections there are by default.
 /// Each holds one; more is an attack or a loop, and is refused rather than remembered.
-const MAX_WAITERS: usize = 1_024;
+pub(in crate::refresh) const MAX_WAITERS: usize = 1_024;
 
 /// A cooldown is this many times as long for a client that does not say which value it saw refused.
 const UNFOUNDED: u32 = 10;
@@ -52,6 +52,11 @@ impl Machine {
             }
             None => self.waiters.push(waiter),
         }
+    }
+
+    /// Forgets the waiters who do not wait any more.
+    pub(in crate::refresh) fn forget(&mut self, has_left: impl Fn(WaiterId) -> bool) {
+        self.waiters.retain(|waiter| !has_left(waiter.id));
     }
 
     /// Only a sticky source can be asked for a new value while the old one is good.

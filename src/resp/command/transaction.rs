@@ -56,6 +56,11 @@ impl Transaction {
         true
     }
 
+    /// What all of it takes, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// How many requests wait.
     pub(super) fn len(&self) -> usize {
         self.requests.len()

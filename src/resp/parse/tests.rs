@@ -104,6 +104,13 @@ fn strangers_have_less() {
     ] {
         assert_eq!(read([bytes.as_bytes()], false), (vec![], error), "{bytes:?}");
     }
+    // A name and a key of the longest kind, and nothing beside them.
+    let bulk = [b"$16384\r\n".as_slice(), &[b'x'; 16_384], b"\r\n"].concat();
+    let auth = [b"*3\r\n$4\r\nAUTH\r\n".as_slice(), &bulk, &bulk].concat();
+    assert_eq!(read([auth.as_slice()], false).0.len(), 1);
+    let more = [b"*4\r\n".as_slice(), &bulk, &bulk, &bulk[..2_000]].concat();
+    assert_eq!(read([more.as_slice()], false), (vec![], Some(RequestTooBig)));
+    assert_eq!(read([more.as_slice()], true), (vec![], None));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+mod limits;
 mod told;
 
 use super::*;
@@ -16,7 +17,7 @@ use crate::config::{ClientConfig, RespConfig, Writes};
 use crate::refresh::{RequestQueue, queue};
 use crate::resp::command::command_names;
 use crate::resp::inline;
-use crate::resp::{RespParts, serve};
+use crate::resp::{RespParts, exempt, serve_but_for};
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, Roster, Slot};
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
@@ -71,8 +72,12 @@ struct Server {
 struct Setup {
     password: Option<&'static str>,
     max_connections: Option<usize>,
+    /// The loopback address is not exempt from it here.
+    per_address: Option<usize>,
     idle_timeout: Duration,
     ticking: bool,
+    /// What `ticking` says, where this is not set.
+    clock: Option<SharedClock>,
     value: Option<String>,
     clients: Vec<ClientConfig>,
     writes: Writes,
@@ -83,8 +88,10 @@ impl Default for Setup {
         Setup {
             password: None,
             max_connections: None,
+            per_address: None,
             idle_timeout: Duration::ZERO,
             ticking: false,
+            clock: None,
             value: None,
             clients: Vec::new(),
             writes: Writes::Refuse,
@@ -94,7 +101,11 @@ impl Default for Setup {
 
 impl Setup {
     async fn start(self) -> Server {
-        let clock = if self.ticking { SystemClock::shared() } else { Arc::new(Still) };
+        let clock = match self.clock {
+            Some(clock) => clock,
+            None if self.ticking => SystemClock::shared(),
+            None => Arc::new(Still),
+        };
         let now = clock.now();
         let names = VALUES.map(|(name, ..)| SourceName::parse(name).unwrap());
         let mut roster = Roster::default();
@@ -113,6 +124,7 @@ impl Setup {
             bind: address,
             password: None,
             max_connections: self.max_connections.unwrap_or(10_000),
+            max_connections_per_address: self.per_address.unwrap_or(10_000),
             idle_timeout: self.idle_timeout,
             writes: self.writes,
             notify: true,
@@ -124,7 +136,8 @@ impl Setup {
         let access = Access::new(secret, password, self.clients, Arc::clone(&clock));
         let parts =
             RespParts { reader, refresh, access: Arc::new(access), clock: Arc::clone(&clock) };
-        let ended = tokio::spawn(serve(listener, config, parts, drain.clone()));
+        let exempt = if self.per_address.is_some() { Box::new(|_| false) } else { exempt() };
+        let ended = tokio::spawn(serve_but_for(listener, config, parts, drain.clone(), exempt));
         Server { address, drain, ended, clock, roster, publishers, queues }
     }
 }

@@ -2,6 +2,7 @@
 //! it is the engine's; on the paused clock.
 
 use super::*;
+use crate::refresh::places::MAX_FETCHES_OF_HOST;
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_fetch_that_fails_shares_its_failure() {
@@ -20,6 +21,56 @@ async fn who_waits_for_a_fetch_that_fails_shares_its_failure() {
         world.force("access_token").await.unwrap_err();
     }
     assert_eq!(world.fetched_at("access_token"), [0, 60]);
+}
+
+/// A config with so many sources on each of these hosts.
+fn sources_on(hosts: &[(&str, usize)]) -> String {
+    let source = |host: &str, n| format!(r#""{host}-{n}": (url: "https://{host}/cgi-bin/token"),"#);
+    let all = hosts.iter().flat_map(|(host, count)| (0..*count).map(move |n| source(host, n)));
+    format!("(token_sources: {{{}}})", all.collect::<String>())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_hangs_leaves_the_others_their_places() {
+    // More than there are places in all, and more than may be prepared for one host.
+    let config = sources_on(&[("hangs", 600), ("works", 100)]);
+    let world = world(&config, []);
+    *world.upstream.hanging.lock().unwrap() = Some("hangs");
+    seconds(1).await;
+    let served = (0..100).filter(|n| world.value(&format!("works-{n}")).is_some()).count();
+    assert_eq!(served, 100, "all are fetched at once");
+    // Those on the host that hangs have so many under way, and one after the other times out.
+    let calls = world.upstream.calls.lock().unwrap();
+    let hanging = calls.iter().filter(|call| call.source.starts_with("hangs")).count();
+    assert_eq!(hanging, MAX_FETCHES_OF_HOST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gave_up_waiting_leaves_its_place_to_the_next() {
+    let steps = vec![Step::Give(2 * HOUR, Duration::ZERO), Step::Hang];
+    let world = Arc::new(world(ONE, [("access_token", steps)]));
+    world.changed("access_token").await;
+    seconds(60).await;
+    let ask = || {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.force("access_token").await })
+    };
+    // One at a time, so that it is the places of those who wait that are full, not the line.
+    let mut askers = Vec::new();
+    for _ in 0..MAX_WAITERS {
+        askers.push(ask());
+        tokio::task::yield_now().await;
+    }
+    seconds(1).await;
+    assert_eq!(ask().await.unwrap(), Err(RefreshError::TooMany));
+    for asker in &askers[..10] {
+        asker.abort();
+    }
+    let waiting: Vec<_> = (0..10).map(|_| ask()).collect();
+    for asker in waiting {
+        let told = asker.await.unwrap().unwrap_err();
+        assert_eq!(told.to_string(), "the upstream did not answer in time");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,5 +211,9 @@ async fn many_accounts_that_start_together_do_not_ask_all_at_once() {
         }
     }
     let counts: Vec<usize> = rounds.iter().map(|(_, count)| *count).collect();
-    assert_eq!(counts, [MAX_FETCHES, MAX_FETCHES, 150 - 2 * MAX_FETCHES], "{rounds:?}");
+    assert_eq!(
+        counts,
+        [MAX_FETCHES_OF_HOST, MAX_FETCHES_OF_HOST, 150 - 2 * MAX_FETCHES_OF_HOST],
+        "{rounds:?}"
+    );
 }

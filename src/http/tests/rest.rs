@@ -1,0 +1,59 @@
+//! Silent connections, which hold no buffers.
+
+use std::pin::pin;
+
+use tokio_util::sync::CancellationToken;
+
+use super::super::Limits;
+use super::super::connection::{Deadline, End, serve, service};
+use super::super::handlers::Site;
+use super::super::progress::{NotingStream, Progress};
+use super::*;
+
+#[tokio::test]
+async fn what_is_silent_rests_and_goes_on_where_it_was() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = Client(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+    let (stream, peer) = listener.accept().await.unwrap();
+    let (parts, ..) = parts(SystemClock::shared());
+    let HttpParts { reader, refresh, clock, access } = parts;
+    let site = Site {
+        reader,
+        refresh,
+        clock: clock.clone(),
+        access,
+        secret_parameter: true,
+        trusted_proxies: Vec::new(),
+        body_timeout: NEVER,
+    };
+    let progress = Arc::new(Progress::default());
+    let limits = Limits { header: NEVER, idle: NEVER };
+    let mut deadline = Deadline::new(limits, clock, &progress);
+    let service = service(Arc::new(site), peer, Arc::clone(&progress));
+    let closing = CancellationToken::new();
+    let mut begun = pin!(closing.cancelled());
+    let mut draining = false;
+    let mut stream = NotingStream::new(stream, Arc::clone(&progress));
+    // Each time with a part of the next request behind a whole one, in one write, so that it is read with
+    // it. (A part that comes by itself is a head that is waited for.)
+    let request = get("/");
+    let mut unsent = request.as_str();
+    for cut in [1, 10, request.len() - 1] {
+        client.send(&[unsent, &request[..cut]].concat()).await;
+        unsent = &request[cut..];
+        let serving =
+            serve(stream, &service, &progress, &mut deadline, begun.as_mut(), &mut draining);
+        let end = tokio::time::timeout(PATIENCE, serving).await.expect("a rest");
+        let End::AtRest(rested) = end else { panic!("it ended") };
+        stream = rested;
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+    }
+    client.send(unsent).await;
+    // Nothing of it is lost at the end: the last request is answered, and then the drain closes it.
+    closing.cancel();
+    let serving = serve(stream, &service, &progress, &mut deadline, begun.as_mut(), &mut draining);
+    let end = tokio::time::timeout(PATIENCE, serving).await.expect("an end");
+    assert!(matches!(end, End::Closed(Ok(()))));
+    assert_eq!(client.answer().await.status, 200);
+}
