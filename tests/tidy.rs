@@ -55,6 +55,7 @@ const ENGINE_FOR_LISTENERS: &[&str] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("sled", &["store.rs"]),
     ("bincode", &["store/format.rs"]),
+    ("ring", &["store/seal.rs"]),
     ("ron", &["config/raw.rs"]),
     ("reqwest", &["outbound.rs"]),
     ("rustls", &["outbound.rs"]),
@@ -77,6 +78,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("source/reply.rs", "cuts what was sent out of messages"),
     ("outbound.rs", "sends it, and logs in to a proxy"),
     ("store/format.rs", "writes the record"),
+    ("store/seal.rs", "draws a key from the configured text"),
     ("http/reply.rs", "answers a client"),
     ("resp/command/bits.rs", "answers a client, of its bits"),
     ("resp/command/keys.rs", "answers a client"),
