@@ -22,7 +22,7 @@ use crate::refresh::Shared;
 use crate::resp::{self, RespParts};
 use crate::shutdown::Drain;
 use crate::source::HttpUpstream;
-use crate::store::{self, Closing, Locked};
+use crate::store::{self, Closing, Keys, Refused};
 use crate::token::Secret;
 
 pub use reload::Reloaded;
@@ -44,8 +44,8 @@ const BACKLOG: u32 = 4_096;
 /// Why a server could not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// Another process has the store.
-    StoreLocked(Locked),
+    /// Another process has the store, or its key is another one.
+    Store(Refused),
     /// A listener's address cannot be had.
     Bind {
         /// The setting.
@@ -66,7 +66,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::StoreLocked(locked) => locked.fmt(f),
+            StartError::Store(refused) => refused.fmt(f),
             StartError::Bind { setting, address, error } => {
                 write!(f, "cannot listen on {address} ({setting}): {error}")?;
                 match error.kind() {
@@ -116,10 +116,11 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
     let dir = config.store.path.clone();
     let (token_store, restored, closing) = in_blocking({
         let (dir, clock) = (dir.clone(), Arc::clone(&clock));
-        move || store::open(&dir, STORE_PATIENCE, &clock)
+        let keys = Keys::new(config.store.key.as_ref(), &config.store.old_keys);
+        move || store::open(&dir, keys, STORE_PATIENCE, &clock)
     })
     .await
-    .map_err(StartError::StoreLocked)?;
+    .map_err(StartError::Store)?;
     if let Some(error) = &restored.memory_only {
         tracing::error!(
             dir = %dir.display(), %error,
@@ -168,7 +169,8 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"), %http,
         resp = resp.map_or_else(|| "off".to_owned(), |address| address.to_string()),
-        store = %dir.display(), sources, restored = live, "serving"
+        store = %dir.display(), records = if config.store.key.is_some() { "sealed" } else { "plain" },
+        sources, restored = live, "serving"
     );
     Ok(Server { http, resp, drain, running, settings: config, store: closing })
 }

@@ -30,7 +30,13 @@ impl fmt::Display for Plan<'_> {
             }
             None => writeln!(f, "resp     off")?,
         }
-        writeln!(f, "store    {}", config.store.path.display())?;
+        let records = if config.store.key.is_some() { "sealed" } else { "in plain" };
+        let old = match config.store.old_keys.len() {
+            0 => String::new(),
+            1 => ", 1 old key".into(),
+            old => format!(", {old} old keys"),
+        };
+        writeln!(f, "store    {}, records {records}{old}", config.store.path.display())?;
         match &config.request_secret {
             Some(_) => writeln!(f, "secret   set in the config")?,
             None => {

@@ -133,6 +133,10 @@ pub struct ClientConfig {
 pub struct StoreConfig {
     /// The directory, absolute or relative to the process.
     pub path: PathBuf,
+    /// What records are sealed with; `None`: they are kept in plain.
+    pub key: Option<Secret>,
+    /// What records may be sealed with beside that; they are sealed anew at the next start.
+    pub old_keys: Vec<Secret>,
 }
 
 /// Settings of all requests that leave the machine.

@@ -14,6 +14,7 @@ use wechat_token_server::config::{self, Config, Environment, LogConfig};
 use wechat_token_server::logging;
 use wechat_token_server::outbound::Outbound;
 use wechat_token_server::shutdown::{Signal, Signals};
+use wechat_token_server::store::Refused;
 
 /// What was in flight could not be finished within the grace period.
 const UNFINISHED: u8 = 1;
@@ -79,8 +80,8 @@ async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCo
         Ok(server) => server,
         Err(error) => {
             let code = match error {
-                StartError::StoreLocked(_) => EX_TEMPFAIL,
-                StartError::Outbound(_) => EX_CONFIG,
+                StartError::Store(Refused::Locked(_)) => EX_TEMPFAIL,
+                StartError::Store(Refused::WrongKey(_)) | StartError::Outbound(_) => EX_CONFIG,
                 StartError::Bind { .. } | StartError::Thread(_) | StartError::NoRandomness(_) => {
                     EX_OSERR
                 }

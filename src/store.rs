@@ -5,14 +5,18 @@
 //! says so, and the next one tries from the start: the server runs on from memory meanwhile.
 
 mod calls;
+mod custody;
 mod directory;
 mod format;
+mod rewrite;
+mod seal;
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -21,9 +25,12 @@ use crate::account::{Account, Calls, Unsettled};
 use crate::clock::SharedClock;
 use crate::token::{SourceName, TokenRecord};
 
-use directory::{DATABASE, LockError, private_dir};
+use custody::Custody;
+use directory::{CORRUPT, DATABASE, LockError, private_dir};
 
+pub use custody::WrongKey;
 pub use directory::{Locked, request_secret, secret_path};
+pub use seal::{KeyId, Keys};
 
 /// Memory for sled's pages, in bytes. What is kept is read at a start only, and a write that has to
 /// read its page first finds it in the system's cache; a page in memory takes several times its bytes.
@@ -50,6 +57,40 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// Why a store directory is left alone.
+#[derive(Debug)]
+pub enum Refused {
+    /// Another process has it.
+    Locked(Locked),
+    /// Its records are sealed with a key that is not at hand.
+    WrongKey(WrongKey),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Locked(locked) => locked.fmt(f),
+            Refused::WrongKey(wrong) => wrong.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Why the database is not open.
+enum Unopened {
+    /// The disk refuses.
+    Disk(StoreError),
+    /// Its records are sealed with a key that is not at hand.
+    WrongKey(WrongKey),
+}
+
+impl From<StoreError> for Unopened {
+    fn from(error: StoreError) -> Unopened {
+        Unopened::Disk(error)
+    }
+}
 
 /// What a store directory held when it was opened.
 #[derive(Debug, Default)]
@@ -83,6 +124,7 @@ type Change = (Vec<u8>, Option<Vec<u8>>);
 #[derive(Debug, Clone)]
 pub struct TokenStore {
     jobs: mpsc::Sender<Job>,
+    keys: Arc<Keys>,
 }
 
 /// Tells when the store has let go of its directory.
@@ -103,28 +145,41 @@ impl Closing {
 ///
 /// A directory in use by another process is waited for, `patience` at most. A database that is
 /// proven corrupt is moved aside, a broken record left out, each with a loud line. Where the disk
-/// cannot be used the store runs from memory and tries again at each write.
+/// cannot be used the store runs from memory and tries again at each write. Records are kept under
+/// the current one of `keys`; those that are not are sealed anew, all at once.
 ///
 /// # Errors
-/// Only [`Locked`].
+/// See [`Refused`]; nothing in the directory was changed.
 pub fn open(
     dir: &Path,
+    keys: Keys,
     patience: Duration,
     clock: &SharedClock,
-) -> Result<(TokenStore, Restored, Closing), Locked> {
-    let mut disk = Disk { dir: dir.to_owned(), clock: clock.clone(), database: None, lock: None };
+) -> Result<(TokenStore, Restored, Closing), Refused> {
+    let keys = Arc::new(keys);
+    let mut disk = Disk {
+        dir: dir.to_owned(),
+        keys: Arc::clone(&keys),
+        rewrites: true,
+        clock: clock.clone(),
+        database: None,
+        lock: None,
+    };
     if disk.lock(patience) == Err(LockError::Held) {
-        return Err(Locked { dir: dir.to_owned() });
+        return Err(Refused::Locked(Locked { dir: dir.to_owned() }));
     }
-    let restored = disk
-        .open()
-        .unwrap_or_else(|error| Restored { memory_only: Some(error), ..Restored::default() });
+    let restored = match disk.open() {
+        Ok(restored) => restored,
+        Err(Unopened::Disk(error)) => Restored { memory_only: Some(error), ..Restored::default() },
+        Err(Unopened::WrongKey(wrong)) => return Err(Refused::WrongKey(wrong)),
+    };
+    custody::warn_of_remains(dir, &keys);
     let (jobs, queue) = mpsc::channel(MAX_QUEUED);
     let thread = std::thread::Builder::new()
         .name("store".into())
         .spawn(move || disk.serve(queue))
         .expect("a thread can be started: the runtime has just started its own");
-    Ok((TokenStore { jobs }, restored, Closing(thread)))
+    Ok((TokenStore { jobs, keys }, restored, Closing(thread)))
 }
 
 /// Keeps records; what the engine needs of a store.
@@ -175,7 +230,9 @@ impl TokenStore {
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
         // In this order: where only the first is durable, a doubt is kept too long, and none is lost.
-        let record = (name.as_str().as_bytes().to_vec(), Some(format::encode(record)));
+        let bytes = format::encode(record, name, &self.keys)
+            .map_err(|error| StoreError(format!("the record cannot be sealed: {error}")))?;
+        let record = (name.as_str().as_bytes().to_vec(), Some(bytes));
         self.write(vec![record, (calls::mark_key(name), None)]).await
     }
 
@@ -204,6 +261,9 @@ impl TokenStore {
 /// The directory and what is open in it. Lives on the store's thread.
 struct Disk {
     dir: PathBuf,
+    keys: Arc<Keys>,
+    /// Whether the database may be written anew; not again once that has failed.
+    rewrites: bool,
     clock: SharedClock,
     // Before the lock, so that it is closed before another process is let in.
     database: Option<Database>,
@@ -226,14 +286,26 @@ impl Disk {
     }
 
     /// Opens the database and reads all that is whole.
-    fn open(&mut self) -> Result<Restored, StoreError> {
-        let path = self.dir.join(DATABASE);
+    fn open(&mut self) -> Result<Restored, Unopened> {
         if let Err(error) = private_dir(&self.dir) {
-            return Err(StoreError(format!("{}: {error}", self.dir.display())));
+            return Err(StoreError(format!("{}: {error}", self.dir.display())).into());
         }
         if self.lock(Duration::ZERO).is_err() {
-            return Err(StoreError(format!("{} cannot be locked", self.dir.display())));
+            return Err(StoreError(format!("{} cannot be locked", self.dir.display())).into());
         }
+        let database = self.open_database()?;
+        let (restored, custody) = custody::read(&database, &self.keys)?;
+        custody.check(&self.dir, &self.keys).map_err(Unopened::WrongKey)?;
+        let wanted = custody.wanted(&self.keys);
+        self.database = Some(rewrite::keep_as(wanted, self, database, &restored)?);
+        Ok(restored)
+    }
+
+    fn open_database(&self) -> Result<Database, StoreError> {
+        let path = self.dir.join(DATABASE);
+        rewrite::finish(&self.dir).map_err(|error| {
+            StoreError(format!("{} cannot be put in order: {error}", self.dir.display()))
+        })?;
         let database = match open_database(&path) {
             Err(OpenError::Corrupt(what)) => {
                 self.move_aside(&path, &what)?;
@@ -241,20 +313,17 @@ impl Disk {
             }
             outcome => outcome,
         };
-        let database = database.map_err(|error| match error {
+        database.map_err(|error| match error {
             OpenError::Corrupt(what) | OpenError::Unusable(what) => {
                 StoreError(format!("{}: {what}", path.display()))
             }
-        })?;
-        let restored = read_all(&database.tree)?;
-        self.database = Some(database);
-        Ok(restored)
+        })
     }
 
     /// A corrupt database is kept for whoever wants to look into it.
     fn move_aside(&self, path: &Path, what: &str) -> Result<(), StoreError> {
         let aside =
-            self.dir.join(format!("{DATABASE}.corrupt-{}", self.clock.now().unix_seconds()));
+            self.dir.join(format!("{DATABASE}{CORRUPT}{}", self.clock.now().unix_seconds()));
         tracing::error!(
             database = %path.display(), moved_to = %aside.display(), cause = what,
             "the token database is corrupt; it is moved aside and every token is fetched anew"
@@ -295,32 +364,42 @@ impl Disk {
     fn read(&mut self, name: &SourceName) -> Option<TokenRecord> {
         let tree = &self.opened().ok()?.tree;
         let bytes = contained(|| tree.get(name.as_str())).ok()??;
-        decoded(name, &bytes)
+        Custody::default().record(name, &bytes, &self.keys)
     }
 
     /// The database, which is opened again if the disk refused before.
     fn opened(&mut self) -> Result<&Database, StoreError> {
         if self.database.is_none() {
-            self.open()?;
+            self.open().map_err(|unopened| match unopened {
+                Unopened::Disk(error) => error,
+                Unopened::WrongKey(wrong) => StoreError(wrong.to_string()),
+            })?;
         }
         Ok(self.database.as_ref().expect("`open` has just succeeded"))
     }
 
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
-        let database = self.opened()?;
-        contained(|| {
-            for (key, bytes) in batch.iter().flat_map(|write| &write.changes) {
-                match bytes {
-                    Some(bytes) => database.tree.insert(key, bytes.as_slice())?,
-                    None => database.tree.remove(key)?,
-                };
-            }
-            database.tree.flush()?;
-            database.file.sync_all()?;
-            Ok(())
-        })
-        .map_err(StoreError)
+        apply(self.opened()?, batch.iter().flat_map(|write| &write.changes))
     }
+}
+
+/// Makes these changes, in order. They are on disk when this returns.
+fn apply<'a>(
+    database: &Database,
+    changes: impl IntoIterator<Item = &'a Change>,
+) -> Result<(), StoreError> {
+    contained(|| {
+        for (key, bytes) in changes {
+            match bytes {
+                Some(bytes) => database.tree.insert(key, bytes.as_slice())?,
+                None => database.tree.remove(key)?,
+            };
+        }
+        database.tree.flush()?;
+        database.file.sync_all()?;
+        Ok(())
+    })
+    .map_err(StoreError)
 }
 
 /// Why a database could not be opened.
@@ -337,6 +416,7 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
         .cache_capacity(CACHE_BYTES)
         // Every write is flushed by `put`; a thread that does it twice a second is not needed.
         .flush_every_ms(None);
+    directory::wait_until_closed(path).map_err(|error| OpenError::Unusable(error.to_string()))?;
     let was_there = fs::metadata(path.join("db")).is_ok_and(|file| file.len() > 0);
     let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(tree)) => tree,
@@ -397,48 +477,6 @@ fn probe(path: &Path) -> io::Result<()> {
     });
     let _ = fs::remove_file(&probe);
     written
-}
-
-/// Reads everything; what is broken is left out, loudly.
-fn read_all(tree: &sled::Db) -> Result<Restored, StoreError> {
-    contained(|| {
-        let mut restored = Restored::default();
-        for entry in tree.iter() {
-            let (key, value) = entry?;
-            if let Some(account) = calls::account(&key) {
-                // A count that is lost is begun anew.
-                restored.calls.extend(calls::decode(&value).map(|calls| (account, calls)));
-            } else if let Some(source) = calls::marked(&key) {
-                restored.marks.extend(calls::decode_mark(&value).map(|mark| (source, mark)));
-            } else if key != MARKER {
-                restored.records.extend(read_record(&key, &value));
-            }
-        }
-        Ok(restored)
-    })
-    .map_err(StoreError)
-}
-
-fn read_record(key: &[u8], value: &[u8]) -> Option<(SourceName, TokenRecord)> {
-    let name = String::from_utf8_lossy(key);
-    match SourceName::parse(&name) {
-        Ok(name) => decoded(&name, value).map(|record| (name, record)),
-        Err(_) => {
-            tracing::warn!(name = %name.escape_debug(), "a stored record has a name that no source can have; it is left out");
-            None
-        }
-    }
-}
-
-/// The record in these bytes; a broken one is left out, loudly.
-fn decoded(name: &SourceName, bytes: &[u8]) -> Option<TokenRecord> {
-    match format::decode(bytes) {
-        Ok(record) => Some(record),
-        Err(broken) => {
-            tracing::error!(source = %name, cause = %broken, "a stored record is broken and left out; the token is fetched anew");
-            None
-        }
-    }
 }
 
 /// Runs what calls sled, whose broken invariants are panics: here they are failures.

@@ -85,6 +85,7 @@ const ENGINE_FOR_LISTENERS: &[&str] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("sled", &["store.rs"]),
     ("bincode", &["store/format.rs"]),
+    ("ring", &["store/seal.rs"]),
     ("ron", &["config/raw.rs"]),
     ("reqwest", &["outbound.rs"]),
     ("rustls", &["outbound.rs"]),
@@ -108,6 +109,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("source/reply.rs", "cuts what was sent out of messages"),
     ("outbound.rs", "sends it, and logs in to a proxy"),
     ("store/format.rs", "writes the record"),
+    ("store/seal.rs", "draws a key from the configured text"),
     ("http/reply.rs", "answers a client"),
     ("http/routes.rs", "shows a key to the table of users"),
     ("resp/command/bits.rs", "answers a client, of its bits"),

@@ -37,6 +37,8 @@ const FIXED: &[(&str, Same)] = &[
     ("resp.notify", |a, b| same_resp(a, b, |a, b| a.notify == b.notify)),
     ("clients", |a, b| a.clients == b.clients),
     ("store.path", |a, b| a.store.path == b.store.path),
+    ("store.key", |a, b| a.store.key == b.store.key),
+    ("store.old_keys", |a, b| a.store.old_keys == b.store.old_keys),
     ("request_secret", |a, b| a.request_secret == b.request_secret),
     ("outbound.ca_file", |a, b| a.outbound.ca_file == b.outbound.ca_file),
     ("outbound.proxy", |a, b| a.outbound.proxy == b.outbound.proxy),

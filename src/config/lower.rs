@@ -39,6 +39,9 @@ const NEW_KEY: &str = "make one with `openssl rand -hex 16`";
 /// server needs; those behind one NAT address may need more.
 const PER_ADDRESS: usize = 1_000;
 
+/// The shortest text that records may be sealed with, in characters: 64 bits as hexadecimal digits.
+const MIN_STORE_KEY_CHARS: usize = 16;
+
 /// What becomes of a write over the Redis protocol.
 const WRITES: &[(&str, Writes)] = &[("Refuse", Writes::Refuse), ("Report", Writes::Report)];
 
@@ -426,7 +429,33 @@ impl Lowering<'_> {
 
     fn store(&mut self, raw: RawStore) -> StoreConfig {
         let path = self.path("store.path", raw.path).unwrap_or_else(|| self.dir.join("data"));
-        StoreConfig { path }
+        let key = self.store_key("store.key", raw.key);
+        let mut old_keys: Vec<Secret> = Vec::new();
+        let wanted = "a list such as [\"${env:OLD_STORE_KEY}\"]";
+        for (path, item) in self.list("store.old_keys", raw.old_keys, wanted).unwrap_or_default() {
+            let Some(old) = self.store_key(&path, Some(item)) else { continue };
+            if key.as_ref() == Some(&old) {
+                self.mistake(path, "is store.key itself; an old key is another one, remove it");
+            } else if old_keys.contains(&old) {
+                self.mistake(path, "is there twice; remove one");
+            } else {
+                old_keys.push(old);
+            }
+        }
+        StoreConfig { path, key, old_keys }
+    }
+
+    /// A key that records are sealed with: guessing it is the one way to open them.
+    fn store_key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
+        let text = self.secret(path, setting)?;
+        if text.chars().count() < MIN_STORE_KEY_CHARS {
+            self.mistake(
+                path,
+                format!("has less than {MIN_STORE_KEY_CHARS} characters, so it could be guessed; make one with `openssl rand -hex 32`"),
+            );
+            return None;
+        }
+        Some(Secret::new(text))
     }
 
     /// The refresh settings that stand under `path`, where `defaults` fill the gaps.

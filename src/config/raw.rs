@@ -79,6 +79,8 @@ group! {
     /// `store`
     RawStore {
         path: Option<Setting>,
+        key: Option<Setting>,
+        old_keys: Option<Setting>,
     }
 }
 

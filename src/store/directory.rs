@@ -13,10 +13,16 @@ use crate::clock::SharedClock;
 /// How often a locked directory is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
+/// How often and how many times a database is looked at that has just been closed: 5 seconds at most.
+const CLOSED_POLL: Duration = Duration::from_millis(5);
+const CLOSED_LOOKS: usize = 1_000;
+
 const LOCK_FILE: &str = "lock";
 const SECRET_FILE: &str = "request_secret";
 /// The database's directory in the store's.
 pub(super) const DATABASE: &str = "tokens.sled";
+/// What stands behind its name when it is moved aside, before the time.
+pub(super) const CORRUPT: &str = ".corrupt-";
 
 /// Another process holds the directory, and held it all the time that was waited.
 #[derive(Debug)]
@@ -103,8 +109,36 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
     private_database(&dir.join(DATABASE))
 }
 
-fn private_database(path: &Path) -> io::Result<()> {
+/// Makes the directory of a database, for its owner alone.
+pub(super) fn private_database(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The databases that were moved aside as corrupt.
+pub(super) fn moved_aside(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().strip_prefix(DATABASE).is_some_and(|rest| rest.starts_with(CORRUPT))
+    });
+    names.map(|entry| entry.path()).collect()
+}
+
+/// Waits until a database that this process had open is closed: sled drops it in the background, and
+/// locks its file until it has. Blocks, for some milliseconds as a rule.
+pub(super) fn wait_until_closed(database: &Path) -> io::Result<()> {
+    let file = match File::options().read(true).write(true).open(database.join("db")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    for _ in 0..CLOSED_LOOKS {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(CLOSED_POLL),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "sled does not close it"))
 }
 
 /// Where a generated request secret is kept.

@@ -1,5 +1,7 @@
 //! The store on a real disk: what it keeps, what it survives.
 
+mod sealing;
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
 
@@ -26,7 +28,8 @@ fn record(value: &str) -> TokenRecord {
 
 /// Opens, does something, and closes.
 async fn with<T>(dir: &Path, run: impl AsyncFnOnce(&TokenStore) -> T) -> (Restored, T) {
-    let (store, restored, closing) = open(dir, Duration::ZERO, &SystemClock::shared()).unwrap();
+    let (store, restored, closing) =
+        open(dir, Keys::default(), Duration::ZERO, &SystemClock::shared()).unwrap();
     let outcome = run(&store).await;
     drop(store);
     closing.wait();
@@ -104,12 +107,15 @@ async fn a_thousand_writes_at_once_are_all_kept() {
 #[tokio::test]
 async fn a_directory_in_use_is_waited_for_and_then_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let (store, _, closing) = open(dir.path(), Duration::ZERO, &SystemClock::shared()).unwrap();
-    let locked = open(dir.path(), Duration::from_millis(120), &SystemClock::shared()).unwrap_err();
+    let (store, _, closing) =
+        open(dir.path(), Keys::default(), Duration::ZERO, &SystemClock::shared()).unwrap();
+    let locked =
+        open(dir.path(), Keys::default(), Duration::from_millis(120), &SystemClock::shared())
+            .unwrap_err();
     assert!(locked.to_string().contains(&dir.path().display().to_string()));
     let path = dir.path().to_owned();
     let waiting = std::thread::spawn(move || {
-        open(&path, Duration::from_secs(60), &SystemClock::shared()).is_ok()
+        open(&path, Keys::default(), Duration::from_secs(60), &SystemClock::shared()).is_ok()
     });
     drop(store);
     closing.wait();
@@ -157,7 +163,9 @@ async fn a_broken_record_is_left_out_and_the_others_are_not() {
     with(dir.path(), async |store| store.put(&name("a"), &record("v")).await.unwrap()).await;
     let database = sled::open(dir.path().join(DATABASE)).unwrap();
     database.insert("b", b"garbage").unwrap();
-    database.insert("no/name", format::encode(&record("v"))).unwrap();
+    database
+        .insert("no/name", format::encode(&record("v"), &name("no"), &Keys::default()).unwrap())
+        .unwrap();
     database.flush().unwrap();
     drop(database);
     let restored = contents(dir.path()).await;

@@ -80,9 +80,12 @@ fn the_shipped_config_shows_every_setting_with_its_default() {
         ("WECHAT_SECRET", "s0"),
         ("WECHAT_RESP_PASSWORD", "p"),
         ("WECHAT_REQUEST_SECRET", "r"),
+        ("WECHAT_STORE_KEY", "0123456789abcdef"),
+        ("WECHAT_OLD_STORE_KEY", "fedcba9876543210"),
     ]);
     let config = parse(&everything, &environment).unwrap();
     assert!(config.request_secret.is_some() && config.outbound.proxy.is_some());
+    assert!(config.store.key.is_some() && config.store.old_keys.len() == 1);
     assert_eq!(config.sources[0].policy.lifetime, Some(Duration::from_secs(7_000)));
     for setting in config::setting_names() {
         assert!(everything.contains(&format!("{setting}:")), "{setting} is not in config.ron");
@@ -99,12 +102,17 @@ fn the_configs_of_both_readmes_are_the_same_and_work() {
     };
     let (english, chinese) = (blocks("README.md"), blocks("README.zh-CN.md"));
     assert_eq!(english, chinese);
-    let [clients, minimal, stable] = &english[..] else { panic!("{english:?}") };
+    let [clients, minimal, sealed, stable] = &english[..] else { panic!("{english:?}") };
     let key = "    request_secret: \"f3b2241f967aa3c7966f537cdd82ce11\",\n";
     assert_eq!(*minimal, MINIMAL.replace(key, ""), "the server makes a key of its own");
     let with_clients = minimal.replace("token_sources:", &format!("{clients} token_sources:"));
     let environment = Environment::of([("SHOP_KEY", "k"), ("SHOP_KEY_OLD", "k1")]);
     assert_eq!(parse(&with_clients, &environment).unwrap().clients.len(), 1);
+    let plain = r#"store: (path: "data"),"#;
+    assert!(minimal.contains(plain));
+    let environment = Environment::of([("WECHAT_STORE_KEY", "0123456789abcdef")]);
+    let sealed = parse(&minimal.replace(plain, sealed), &environment).unwrap().store;
+    assert!(sealed.key.unwrap().matches(b"0123456789abcdef"));
     let stable = format!("(token_sources: {{{stable}}})");
     let config = parse(&stable, &account()).unwrap();
     assert!(matches!(config.sources[0].policy.rotation, Rotation::Sticky { .. }));
@@ -348,6 +356,50 @@ fn a_config_never_shows_its_secrets() {
         force: {"f": "hunter5"}, capture: "c", captured: "hunter6", account: "a")})"#;
     let shown = format!("{:#?}", parse(text, &Environment::default()).unwrap());
     assert!(!shown.contains("hunter"), "{shown}");
+}
+
+#[test]
+fn a_store_key_cannot_be_guessed_and_an_old_one_is_another_one() {
+    let (key, old) = ("0123456789abcdef", "fedcba9876543210");
+    let source = r#"token_sources: {"a": (url: "https://h")}"#;
+    for (settings, expected) in [
+        (format!(r#"key: "{key}", old_keys: ["{old}"]"#), &[][..]),
+        (format!(r#"old_keys: ["{old}"]"#), &[]),
+        (
+            r#"key: "0123456789abcde", old_keys: ["", "x"]"#.to_owned(),
+            &[
+                "store.key: has less than 16 characters, so it could be guessed; make one with `openssl rand -hex 32`",
+                "store.old_keys.0: has less than 16",
+                "store.old_keys.1: has less than 16",
+            ],
+        ),
+        (
+            format!(r#"key: "{key}", old_keys: ["{key}", "{old}", "{old}"]"#),
+            &["store.old_keys.0: is store.key itself", "store.old_keys.2: is there twice"],
+        ),
+        (
+            format!(r#"key: 5, old_keys: "{old}""#),
+            &["store.key: is a number", "store.old_keys: is a text"],
+        ),
+        (
+            r#"key: "${credential:k}""#.to_owned(),
+            &["store.key: the credential k is not there, since CREDENTIALS_DIRECTORY is not set"],
+        ),
+    ] {
+        let text = format!("(store: ({settings}), {source})");
+        let found = match parse(&text, &Environment::default()) {
+            Ok(config) => {
+                assert!(config.store.old_keys[0].matches(old.as_bytes()));
+                Vec::new()
+            }
+            Err(_) => mistakes(&text),
+        };
+        assert_eq!(found.len(), expected.len(), "{settings}: {found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{settings}: {found}");
+            assert!(!found.contains(key) && !found.contains(old), "{found}");
+        }
+    }
 }
 
 /// The advice of a config that is read from a file of this mode, beside `key` of another.

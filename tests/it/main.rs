@@ -11,6 +11,7 @@ mod interop;
 mod program;
 mod refresh;
 mod reload;
+mod sealing;
 mod secrets;
 mod support;
 mod vendors;

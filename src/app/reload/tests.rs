@@ -87,6 +87,10 @@ fn what_needs_a_restart_is_named() {
         ("resp: (writes: Report, notify: false),", &["resp.writes", "resp.notify"]),
         (r#"clients: {"shop": (keys: ["k"])},"#, &["clients"]),
         (r#"store: (path: "elsewhere"),"#, &["store.path"]),
+        (
+            r#"store: (key: "0123456789abcdef", old_keys: ["fedcba9876543210"]),"#,
+            &["store.key", "store.old_keys"],
+        ),
         (r#"request_secret: "0123456789abcdef","#, &["request_secret"]),
         (
             r#"outbound: (ca_file: "Cargo.toml", proxy: "http://p:1"),"#,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -99,7 +99,7 @@ pub(crate) async fn run(dir: &Path, upstream: SocketAddr, extra: &str) -> Runnin
 
 /// As [`run`], with a command that has been prepared.
 pub(crate) async fn run_with(
-    mut command: Command,
+    command: Command,
     dir: &Path,
     upstream: SocketAddr,
     extra: &str,
@@ -107,7 +107,12 @@ pub(crate) async fn run_with(
     let file = dir.join("config.ron");
     let extra = format!(r#"log: (format: "json"), {extra}"#);
     std::fs::write(&file, config_text(upstream, dir, &extra)).unwrap();
-    let mut child = command.arg("--config").arg(&file).spawn().unwrap();
+    start(command, &file).await
+}
+
+/// Starts the binary with the config in `file`, which asks for JSON logs, and waits until it serves.
+pub(crate) async fn start(mut command: Command, file: &Path) -> Running {
+    let mut child = command.arg("--config").arg(file).spawn().unwrap();
     let log = Arc::new(Mutex::new(String::new()));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (ready, served) = tokio::sync::oneshot::channel();
@@ -154,6 +159,24 @@ impl Running {
         let pid = self.pid().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
     }
+}
+
+/// The files below `dir` that hold any of these texts.
+pub(crate) fn files_with(dir: &Path, texts: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, texts));
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let holds = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        if texts.iter().any(|text| holds(text)) {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// One HTTP request on a connection of its own: status and body.
