@@ -3,7 +3,7 @@
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
 //! kept fresh (`refresh`); who may have it (`access`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
-//! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
+//! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`). `fuzzing` is for tests only.
 
 pub mod access;
 pub mod account;
@@ -13,6 +13,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod duration;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod logging;
 pub mod outbound;

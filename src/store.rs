@@ -7,6 +7,8 @@
 mod calls;
 mod directory;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 use std::fmt;
 use std::fs::{self, File};

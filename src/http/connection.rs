@@ -28,7 +28,7 @@ use super::routes::{ForwardedFor, routes};
 
 /// The longest head, in bytes; a longer one is answered with 431. (hyper bounds the number of
 /// header lines at 100 by itself.)
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long a connection that is over waits for the client to stop sending what we refused.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long half a head may still take once the drain has begun.
@@ -76,16 +76,7 @@ pub(super) async fn run(
     let noting = Arc::clone(&progress);
     let service = service_fn(move |mut request: Request<Incoming>| {
         noting.step(Phase::Handler);
-        if request.uri().path_and_query().is_none() {
-            // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
-            *request.uri_mut() = Uri::from_static("*");
-        }
-        if trusts {
-            let forwarded = request.headers().get_all("x-forwarded-for").iter();
-            let words = forwarded.map(|line| line.as_bytes());
-            let address = forwarded_for(peer.ip(), words, &site.trusted_proxies);
-            request.extensions_mut().insert(ForwardedFor(address));
-        }
+        prepare(&mut request, peer, &site, trusts);
         let has_body = !request.body().is_end_stream();
         let may_be_read = request.method() == Method::POST;
         let noting = Arc::clone(&noting);
@@ -130,6 +121,20 @@ pub(super) async fn run(
         // hyper's text says what kind of error it was, and nothing of what the client sent.
         End::Closed(Err(error)) => tracing::debug!(%peer, %error, "HTTP connection broke"),
         End::TimedOut(phase) => tracing::debug!(%peer, ?phase, "HTTP connection timed out"),
+    }
+}
+
+/// Leaves with a request what the routes look for; `trusts` says whether `peer` is a trusted proxy.
+pub(super) fn prepare<B>(request: &mut Request<B>, peer: SocketAddr, site: &Site, trusts: bool) {
+    if request.uri().path_and_query().is_none() {
+        // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
+        *request.uri_mut() = Uri::from_static("*");
+    }
+    if trusts {
+        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+        let words = forwarded.map(|line| line.as_bytes());
+        let address = forwarded_for(peer.ip(), words, &site.trusted_proxies);
+        request.extensions_mut().insert(ForwardedFor(address));
     }
 }
 
