@@ -95,9 +95,12 @@ pub fn stored_record(input: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
     use std::collections::BTreeSet;
     use std::fs;
     use std::path::PathBuf;
+    use std::sync::LazyLock;
 
     /// The folder of the targets; `None` in the published package, which comes without it.
     fn fuzz() -> Option<PathBuf> {
@@ -117,6 +120,39 @@ mod tests {
                 count += 1;
             }
             assert!(count >= 10, "{name} has a corpus of {count}");
+        }
+    }
+
+    /// Every target's property and corpus.
+    static CORPORA: LazyLock<Vec<(Property, Vec<Vec<u8>>)>> = LazyLock::new(|| {
+        let corpus = |(name, property): &(&str, Property)| {
+            let files = fs::read_dir(fuzz()?.join("corpus").join(name)).unwrap();
+            let mut paths: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+            // A case that fails is found again by its seed.
+            paths.sort();
+            Some((*property, paths.iter().map(|path| fs::read(path).unwrap()).collect()))
+        };
+        TARGETS.iter().filter_map(corpus).collect()
+    });
+
+    proptest! {
+        /// The beginning of one input and the end of another, with a few bytes between them: a little of
+        /// what fuzzing does, wherever there is cargo.
+        #[test]
+        fn every_property_holds_near_its_corpus(
+            which: Index,
+            inputs: [Index; 2],
+            cuts: [Index; 2],
+            between in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            if CORPORA.is_empty() {
+                return Ok(());
+            }
+            let (property, corpus) = which.get(&CORPORA);
+            let [one, other] = inputs.map(|input| input.get(corpus));
+            let begin = &one[..cuts[0].index(one.len() + 1)];
+            let end = &other[cuts[1].index(other.len() + 1)..];
+            property(&[begin, &between, end].concat());
         }
     }
 
