@@ -6,6 +6,8 @@ mod clients;
 mod error;
 mod expand;
 mod exposure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 mod lower;
 mod policy;

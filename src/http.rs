@@ -3,6 +3,8 @@
 
 mod connection;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handlers;
 mod overload;
 mod progress;

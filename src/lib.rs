@@ -4,7 +4,8 @@
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
 //! kept fresh (`refresh`); the listeners (`http`, `resp`, and what both keep to: `access`,
 //! `admission`, `log_budget`); the stand-in for WeChat (`sandbox`); and
-//! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
+//! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`). `fuzzing` is
+//! for tests only.
 
 pub mod access;
 pub mod account;
@@ -15,6 +16,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod duration;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod log_budget;
 pub mod logging;

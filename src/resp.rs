@@ -4,6 +4,8 @@
 mod audience;
 mod command;
 mod connections;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod glob;
 mod held;
 mod herald;

@@ -3,6 +3,8 @@
 
 mod errcode;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hosts;
 mod reply;
 mod request;

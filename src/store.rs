@@ -8,6 +8,8 @@ mod calls;
 mod custody;
 mod directory;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod rewrite;
 mod seal;
 

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// (room, the rooms it may use beside itself). A room is a file of `src/` and the folder of its
-/// name. The order is that of the flow: no room uses one that stands below it, but for `app`,
-/// which sees all.
+/// name. The order is that of the flow: no room uses one that stands below it. `app` sees all, and
+/// `fuzzing`, which is no part of the program, whatever has something to be held for any input.
 const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("token", &["clock"]),
@@ -68,6 +68,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "check", "cli",
         ],
     ),
+    ("fuzzing", &["config", "source", "store", "http", "resp", "check"]),
 ];
 
 /// What the listeners may name of the engine: the way back in, and nothing else.
@@ -144,8 +145,10 @@ impl File {
         code.map(|(at, line)| (at + 1, line.split("//").next().unwrap()))
     }
 
+    /// Tests, and what must hold for any input: no part of the program.
     fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+        let path = &self.path;
+        path.ends_with("tests.rs") || path.contains("/tests/") || path.ends_with("/fuzzing.rs")
     }
 
     fn is_in(&self, places: &[&str]) -> bool {
@@ -356,16 +359,33 @@ fn tests_in(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// (path of a Rust file from the root, name of a test in it), of all there are.
+fn tests() -> BTreeSet<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["src", "tests"].iter().flat_map(|folder| rust_files(&root.join(folder)));
+    let tests = files.flat_map(|path| {
+        let text = fs::read_to_string(&path).unwrap();
+        let file = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        tests_in(&text).map(|name| (file.clone(), name.to_owned())).collect::<Vec<_>>()
+    });
+    tests.collect()
+}
+
+/// A file of the project, by its path from the root.
+fn text_of(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
 #[test]
 fn every_trap_has_a_test_that_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let texts: Vec<String> = ["src", "tests"]
-        .iter()
-        .flat_map(|folder| rust_files(&root.join(folder)))
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
-    let known: BTreeSet<&str> = texts.iter().flat_map(|text| tests_in(text)).collect();
-    let table = fs::read_to_string(root.join("docs/traps.md")).unwrap();
+    let tests = tests();
+    let known: BTreeSet<&str> = tests.iter().map(|(_, name)| name.as_str()).collect();
+    let table = text_of("docs/traps.md");
     let rows = table.lines().filter_map(|line| {
         let mut cells = line.strip_prefix("| ")?.split(" | ");
         let number: usize = cells.next()?.parse().ok()?;
@@ -376,7 +396,7 @@ fn every_trap_has_a_test_that_exists() {
     for (number, cells) in rows {
         count += 1;
         assert_eq!((number, cells.len()), (count, 3), "{cells:?}");
-        let named: Vec<&str> = cells[2].split('`').skip(1).step_by(2).collect();
+        let named: Vec<&str> = quoted(cells[2]).collect();
         if named.is_empty() && !cells[1].starts_with("Does not apply: ") {
             complaints.push(format!("trap {number}: no test"));
         }
@@ -386,4 +406,50 @@ fn every_trap_has_a_test_that_exists() {
     }
     assert!(count >= 18 && known.len() > 100, "{count} traps, {} tests", known.len());
     fail_on(&complaints);
+}
+
+#[test]
+fn every_threat_has_a_test_that_exists() {
+    let tests = tests();
+    let document = text_of("SECURITY.md");
+    let (_, table) = document.split_once("| threat | what is done | the tests |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        assert_eq!(cells.len(), 3, "{row}");
+        let threat = cells[0].trim();
+        let (mut file, mut named) = (None, 0);
+        for word in quoted(cells[2]) {
+            if word.ends_with(".rs") {
+                file = Some(word);
+                continue;
+            }
+            named += 1;
+            let file = file.unwrap_or_default();
+            if !tests.contains(&(file.to_owned(), word.to_owned())) {
+                complaints.push(format!("{threat}: there is no test `{word}` in {file:?}"));
+            }
+        }
+        if named == 0 {
+            complaints.push(format!("{threat}: no test"));
+        }
+        count += 1;
+    }
+    assert!(count >= 20, "{count} threats");
+    fail_on(&complaints);
+}
+
+#[test]
+fn accepted_advisories_are_the_same_everywhere() {
+    let ids = |path: &str| -> BTreeSet<String> {
+        let text = text_of(path);
+        let ids = text.match_indices("RUSTSEC-");
+        ids.map(|(at, _)| text[at..].chars().take("RUSTSEC-0000-0000".len()).collect()).collect()
+    };
+    let accepted = ids(".cargo/audit.toml");
+    assert!(!accepted.is_empty());
+    assert_eq!(ids("deny.toml"), accepted);
+    assert_eq!(ids("SECURITY.md"), accepted);
 }

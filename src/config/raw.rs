@@ -192,7 +192,14 @@ pub(super) fn read(text: &str) -> Result<(RawConfig, Vec<Mistake>), Mistake> {
     let options = ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME);
     let unreadable = |error: ron::error::SpannedError| {
         let ron::error::Position { line, col } = error.span.start;
-        Mistake::file(format!("line {line}, column {col}: {}", error.code))
+        let what = match error.code {
+            // ron's words are for the program's author.
+            ron::Error::ExceededRecursionLimit => {
+                "is nested too deeply; no setting needs that".to_owned()
+            }
+            code => code.to_string(),
+        };
+        Mistake::file(format!("line {line}, column {col}: {what}"))
     };
     let mut deserializer =
         ron::Deserializer::from_str_with_options(text, &options).map_err(unreadable)?;
@@ -314,6 +321,23 @@ mod tests {
         for wrong in ["\"Rotating\"", "5", "Sticky", "Rotating(1)"] {
             assert!(choice(wrong).unwrap_err().contains("line 1"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn nesting_has_an_end() {
+        let deep = "is nested too deeply; no setting needs that";
+        for (opening, end) in [
+            ("[", deep),
+            ("(a: ", deep),
+            ("{\"a\": ", deep),
+            ("Some(", "found an optional value instead"),
+            ("a(", deep),
+        ] {
+            let text = format!("(store: (path: {}", opening.repeat(100_000));
+            let message = read(&text).unwrap_err().message;
+            assert!(message.contains("line 1") && message.contains(end), "{opening}: {message}");
+        }
+        assert!(read(&"/*".repeat(100_000)).unwrap_err().message.contains("comment"));
     }
 
     #[test]

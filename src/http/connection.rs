@@ -31,7 +31,7 @@ use super::routes::{ForwardedFor, routes};
 /// The longest head, in bytes; a longer one is answered with 431. (hyper bounds the number of
 /// header lines at 100 by itself.)
 /// hyper holds as much for each head that has not arrived in full, so no more than clients need.
-const MAX_HEAD_BYTES: usize = 8 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// How long a connection is silent before the buffers for its requests and answers are given back.
 const QUIET: Duration = Duration::from_secs(1);
 /// How long a connection that is over waits for the client to stop sending what we refused.
@@ -135,16 +135,7 @@ pub(super) fn service(
     let routes = TowerToHyperService::new(warp::service(routes(Arc::clone(&site), peer)));
     service_fn(move |mut request: Request<Incoming>| {
         progress.step(Phase::Handler);
-        if request.uri().path_and_query().is_none() {
-            // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
-            *request.uri_mut() = Uri::from_static("*");
-        }
-        if trusts {
-            let forwarded = request.headers().get_all("x-forwarded-for").iter();
-            let words = forwarded.map(|line| line.as_bytes());
-            let address = forwarded_for(peer.ip(), words, &site.trusted_proxies);
-            request.extensions_mut().insert(ForwardedFor(address));
-        }
+        prepare(&mut request, peer, &site, trusts);
         let has_body = !request.body().is_end_stream();
         let may_be_read = request.method() == Method::POST;
         let noting = Arc::clone(&progress);
@@ -210,6 +201,20 @@ where
     let mut stream = parts.io.into_inner();
     stream.rewind(&parts.read_buf);
     End::AtRest(stream)
+}
+
+/// Leaves with a request what the routes look for; `trusts` says whether `peer` is a trusted proxy.
+pub(super) fn prepare<B>(request: &mut Request<B>, peer: SocketAddr, site: &Site, trusts: bool) {
+    if request.uri().path_and_query().is_none() {
+        // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
+        *request.uri_mut() = Uri::from_static("*");
+    }
+    if trusts {
+        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+        let words = forwarded.map(|line| line.as_bytes());
+        let address = forwarded_for(peer.ip(), words, &site.trusted_proxies);
+        request.extensions_mut().insert(ForwardedFor(address));
+    }
 }
 
 /// How the serving of a connection ends.

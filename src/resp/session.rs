@@ -435,5 +435,7 @@ fn give_up(ctx: &mut Context<'_>, error: ProtocolError) {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;

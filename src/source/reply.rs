@@ -103,6 +103,11 @@ fn refused(
     meaning.waits = meaning.waits.or(asked_for);
     let address =
         meaning.hint.filter(|hint| hint.names_address()).and_then(|_| address_in(message));
+    let code = match code {
+        // After its meaning was looked up. A client is told it.
+        Code::Text(text) => Code::Text(without(&text, sent).into()),
+        number => number,
+    };
     FetchError::Refused(Box::new(Refusal::known(code, meaning, address, quote(message, sent))))
 }
 
@@ -207,14 +212,17 @@ fn at_path<'a, 'p>(
     })
 }
 
+/// A text of an upstream's without what was sent.
+fn without(text: &str, sent: &[Secret]) -> String {
+    // Short texts (`jsapi`, `2`) are no secrets, and cutting them out would garble the message.
+    let secrets = sent.iter().map(Secret::expose).filter(|text| text.len() >= 6);
+    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+}
+
 /// An upstream's message for the log: bounded, without what was sent, nothing that breaks a line.
 /// The `rid` at its end, by which WeChat's support finds a call, is kept of a long one too.
 fn quote(message: &str, sent: &[Secret]) -> String {
-    let mut message = message.to_owned();
-    // Short texts (`jsapi`, `2`) are no secrets, and cutting them out would garble the message.
-    for secret in sent.iter().map(Secret::expose).filter(|text| text.len() >= 6) {
-        message = message.replace(secret, "***");
-    }
+    let message = without(message, sent);
     let printable = |text: &str, most: usize| -> String {
         text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
     };

@@ -434,6 +434,17 @@ fn an_upstreams_message_repeats_nothing_that_was_sent() {
 }
 
 #[test]
+fn an_upstreams_code_repeats_nothing_that_was_sent() {
+    for (code, shown) in [("s3cr3ts3cr3t", "error ***"), ("bad.s3cr3ts3cr3t-1", "error bad.***-1")]
+    {
+        let body = format!(r#"{{"code":"{code}","access_token":"t","expires_in":7200}}"#);
+        let error = read_from(&source(r#"error_field: "code""#), 200, &body).unwrap_err();
+        assert_eq!(error.to_string(), format!("the upstream answered {shown}"));
+        assert!(!format!("{error:?}").contains("s3cr3ts3cr3t"));
+    }
+}
+
+#[test]
 fn the_address_that_an_upstream_saw_is_read_from_its_message() {
     for (message, address) in [
         ("invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist rid: 6-7-8", Some("1.2.3.4")),

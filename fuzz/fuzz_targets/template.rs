@@ -1,0 +1,7 @@
+//! See `fuzzing::template`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use wechat_token_server::fuzzing;
+
+fuzz_target!(|input: &[u8]| fuzzing::template(input));
