@@ -4,6 +4,7 @@
 mod errcode;
 mod failure;
 mod hosts;
+mod json;
 mod reply;
 mod request;
 mod upstream;

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::errcode::meaning;
+use super::json::Json;
 use super::{FetchError, Fetched, Refusal};
 use crate::config::{AnswerRules, Code, ExpiresIs, ExpiresUnit, Fields, TokenSource};
 use crate::outbound::Answer;
@@ -35,7 +37,7 @@ pub(super) fn read(
     sent: &[Secret],
 ) -> Result<Fetched, FetchError> {
     let status = answer.status;
-    let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let json = Json::read(&answer.body);
     // The code decides, whatever the status: some gateways answer a refusal with 4xx.
     if let Some(json) = &json
         && let Some(code) = refusal_code(&source.answer, json)
@@ -210,10 +212,10 @@ fn at_path<'a, 'p>(
 /// An upstream's message for the log: bounded, without what was sent, nothing that breaks a line.
 /// The `rid` at its end, by which WeChat's support finds a call, is kept of a long one too.
 fn quote(message: &str, sent: &[Secret]) -> String {
-    let mut message = message.to_owned();
+    let mut message = Zeroizing::new(message.to_owned());
     // Short texts (`jsapi`, `2`) are no secrets, and cutting them out would garble the message.
     for secret in sent.iter().map(Secret::expose).filter(|text| text.len() >= 6) {
-        message = message.replace(secret, "***");
+        message = message.replace(secret, "***").into();
     }
     let printable = |text: &str, most: usize| -> String {
         text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
