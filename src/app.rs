@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
+use zeroize::Zeroizing;
 
 use crate::access::{Access, REPORT_EVERY};
 use crate::clock::{self, LOOK_EVERY, SharedClock};
@@ -257,15 +258,18 @@ async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secr
     if let Some(secret) = configured {
         return Ok(secret);
     }
-    let mut bytes = [0; 16];
-    clock::random(&mut bytes).map_err(StartError::NoRandomness)?;
-    let fresh: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut bytes = Zeroizing::new([0; 16]);
+    clock::random(&mut *bytes).map_err(StartError::NoRandomness)?;
+    let digit = |half: u8| char::from_digit(half.into(), 16);
+    let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten();
+    let mut fresh = Zeroizing::new(String::with_capacity(2 * bytes.len()));
+    fresh.extend(digits);
     let kept = in_blocking({
         let (dir, fresh) = (dir.clone(), fresh.clone());
         move || store::request_secret(&dir, &fresh)
     });
     let path = store::secret_path(&dir);
-    Ok(Secret::new(match kept.await {
+    Ok(match kept.await {
         Ok(kept) => {
             tracing::info!(path = %path.display(), "the request secret is in this file");
             kept
@@ -275,9 +279,9 @@ async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secr
                 path = %path.display(), %error,
                 "the request secret cannot be kept, so nobody knows it; set request_secret in the config"
             );
-            fresh
+            Secret::new(fresh.as_str())
         }
-    }))
+    })
 }
 
 /// Each connection takes a descriptor, and the default soft limit is a small one. Where even the hard

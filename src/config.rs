@@ -8,13 +8,16 @@ mod expand;
 mod exposure;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod host;
 mod identity;
+mod keys;
 mod lower;
 mod policy;
 mod raw;
 mod request;
 mod setting;
 mod sources;
+mod store;
 mod template;
 mod vendors;
 
@@ -25,6 +28,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::account::Account;
 use crate::token::{Secret, SourceIdentity, SourceName};
@@ -32,8 +36,9 @@ use crate::token::{Secret, SourceIdentity, SourceName};
 pub use answer::{AnswerRules, Code, ExpiresIs, ExpiresUnit, FieldPath, Fields};
 pub use error::{Advice, ConfigErrors, Mistake};
 pub use expand::Environment;
+pub use host::Host;
 pub use policy::{RefreshPolicy, Rotation};
-pub use request::{Basic, Body, Host, JsonTemplate, RequestTemplate, is_header_text};
+pub use request::{Basic, Body, JsonTemplate, RequestTemplate, is_header_text};
 pub use template::{Placeholder, Template};
 pub use vendors::Vendor;
 
@@ -231,7 +236,7 @@ pub fn setting_names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// Every mistake at once, each by the path of its setting and with what to do.
 pub fn load(path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
         ConfigErrors::one(path, Mistake::file(format!("cannot be read: {error}")))
     })?;
     parse(&text, path, environment)

@@ -1,6 +1,6 @@
 //! Where log lines go and how they look. Set up once, before anything can fail.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::rolling::{self, RollingFileAppender};
@@ -45,13 +45,22 @@ pub fn start(config: &LogConfig, directives: Option<&str>) -> Result<(), String>
         .with(filter)
         .try_init()
         .map_err(|error| error.to_string())?;
-    // A panic is a line in the log like any other. Its message may quote what was being worked on,
-    // so only the place is told.
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "panic");
-    }));
+    // From now on a panic is a line in the log like any other.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(place = place(panic), "panic")));
     Ok(())
+}
+
+/// Has a panic tell its place and nothing else: its message may quote what was being worked on, such as
+/// a config. To be called first; [`start`] has it logged from then on.
+pub fn hush_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        // There is nowhere to say that this cannot be said.
+        let _ = writeln!(std::io::stderr(), "wechat-token-server: panic at {}", place(panic));
+    }));
+}
+
+fn place(panic: &std::panic::PanicHookInfo<'_>) -> String {
+    panic.location().map(ToString::to_string).unwrap_or_default()
 }
 
 /// The filter of these directives. Foreign crates stay at `info` unless one is named: below it they

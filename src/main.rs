@@ -24,6 +24,7 @@ const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
+    logging::hush_panics();
     let cli = Cli::parse();
     let environment = Environment::of_process();
     // Set but empty means unset, as elsewhere.

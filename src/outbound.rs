@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::config::{Method, OutboundConfig};
 use crate::token::Secret;
@@ -24,9 +26,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Makes requests. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Outbound {
     client: reqwest::Client,
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // reqwest's own shows the proxy, which may come with a password.
+        f.write_str("Outbound(..)")
+    }
 }
 
 /// A request to be made.
@@ -50,16 +59,16 @@ pub struct Payload {
     /// What it is.
     pub content_type: &'static str,
     /// The body itself.
-    pub bytes: Vec<u8>,
+    pub bytes: Zeroizing<Vec<u8>>,
 }
 
-/// A whole answer.
-#[derive(Debug, Default)]
+/// A whole answer. A token is in it, so it has no `Debug`.
+#[derive(Default)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// The body; `MAX_ANSWER_BYTES` at most.
-    pub body: Vec<u8>,
+    pub body: Zeroizing<Vec<u8>>,
     /// The upstream's clock, by the `Date` field.
     pub date: Option<SystemTime>,
     /// How long it asks to be left alone for, by the `Retry-After` field.
@@ -139,7 +148,7 @@ impl Outbound {
             builder = builder.basic_auth(user.expose(), Some(password.expose()));
         }
         if let Some(Payload { content_type, bytes }) = body {
-            builder = builder.header(CONTENT_TYPE, content_type).body(bytes);
+            builder = builder.header(CONTENT_TYPE, content_type).body(Bytes::from_owner(bytes));
         }
         builder = builder.headers(header_map(&headers)?);
         let mut response = builder.timeout(timeout).send().await.map_err(without_address)?;
@@ -149,15 +158,27 @@ impl Outbound {
         if response.content_length().is_some_and(|length| length > MAX_ANSWER_BYTES as u64) {
             return Err(OutboundError::TooLarge);
         }
-        let mut body = Vec::new();
+        let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(without_address)? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
                 return Err(OutboundError::TooLarge);
             }
-            body.extend_from_slice(&chunk);
+            append(&mut body, &chunk);
         }
         Ok(Answer { status, body, date, retry_after })
     }
+}
+
+/// Appends, and leaves no copy behind where it has to make room.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    let needed = body.len() + chunk.len();
+    if needed > body.capacity() {
+        let room = needed.max(2 * body.capacity());
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
 }
 
 fn header_map(headers: &[(String, Secret)]) -> Result<HeaderMap, OutboundError> {
@@ -240,6 +261,14 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunks_are_put_together_in_order() {
+        let mut body = Zeroizing::new(Vec::new());
+        let chunks = [&b"a"[..], b"", b"bcd", &[b'e'; 5_000], b"f"];
+        chunks.iter().for_each(|chunk| append(&mut body, chunk));
+        assert_eq!(*body, chunks.concat());
+    }
 
     #[test]
     fn a_retry_after_is_seconds_or_an_instant_of_the_upstreams_clock() {

@@ -6,6 +6,7 @@ mod failure;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod hosts;
+mod json;
 mod reply;
 mod request;
 mod upstream;

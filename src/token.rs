@@ -73,8 +73,15 @@ pub struct Secret(Box<str>);
 
 impl Secret {
     /// Takes a text into custody.
-    pub fn new(text: impl Into<Box<str>>) -> Secret {
-        Secret(text.into())
+    pub fn new(text: impl Into<String>) -> Secret {
+        let mut text = text.into();
+        if text.capacity() == text.len() {
+            return Secret(text.into_boxed_str());
+        }
+        // Giving room back could move the text and leave a copy behind.
+        let secret = Secret(text.as_str().into());
+        text.zeroize();
+        secret
     }
 
     /// The text itself. For sending to a client or the upstream; never for a log or an error.
@@ -194,6 +201,13 @@ mod tests {
         for wrong in [&b"canarY"[..], b"canar", b"canaryy", b""] {
             assert!(!secret.matches(wrong));
         }
+    }
+
+    #[test]
+    fn a_text_with_room_to_spare_is_taken_as_it_is() {
+        let mut text = String::with_capacity(100);
+        text.push_str("canary");
+        assert_eq!(Secret::new(text), Secret::new("canary"));
     }
 
     #[test]

@@ -120,6 +120,38 @@ const EXPOSE: &[(&str, &str)] = &[
     ("sandbox/wechat.rs", "answers as WeChat does"),
 ];
 
+/// (file, a type that holds what clients or upstreams sent or are sent). `Debug` would show it.
+const SILENT: &[(&str, &str)] = &[
+    ("http/query.rs", "Asked"),
+    ("http/reply.rs", "TokenJson"),
+    ("resp/command.rs", "Client"),
+    ("resp/command/transaction.rs", "Transaction"),
+    ("resp/parse.rs", "Args"),
+    ("resp/parse.rs", "Parser"),
+    ("resp/reply.rs", "Reply"),
+    ("resp/session.rs", "Owed"),
+    ("resp/session.rs", "Scratch"),
+    ("resp/session.rs", "Session"),
+    ("outbound.rs", "Answer"),
+    ("outbound.rs", "Payload"),
+    ("outbound.rs", "Request"),
+    ("source/request.rs", "Filled"),
+    ("store/format.rs", "StoredV1"),
+    ("store/format.rs", "StoredV2"),
+    ("store.rs", "Write"),
+];
+
+/// (file, a type that holds secrets and has a `Debug` of its own, which does not show them).
+const OWN_DEBUG: &[(&str, &str)] = &[
+    ("token.rs", "Secret"),
+    ("config/expand.rs", "Environment"),
+    ("config/request.rs", "JsonTemplate"),
+    ("config/setting.rs", "Setting"),
+    ("outbound.rs", "Outbound"),
+    ("source/json.rs", "Json"),
+    ("store/seal.rs", "Keys"),
+];
+
 /// The longest file without a reason in its header.
 const MAX_LINES: usize = 500;
 
@@ -294,6 +326,34 @@ fn secrets_are_exposed_where_they_are_sent_and_nowhere_else() {
             .filter(|(path, _)| !seen.contains(*path))
             .map(|(path, _)| format!("{path}: exposes nothing any more; take it off the list")),
     );
+    fail_on(&complaints);
+}
+
+#[test]
+fn what_holds_secrets_is_not_shown_by_debug() {
+    let files = sources();
+    let mut complaints = Vec::new();
+    for (path, name) in SILENT.iter().chain(OWN_DEBUG) {
+        let file = files.iter().find(|file| file.path == *path);
+        let text = file.map_or("", |file| &file.text);
+        let declared = ["struct", "enum"].iter().find_map(|kind| {
+            let at = text.find(&format!("{kind} {name}"))?;
+            text[at..].split_once(*name)?.1.starts_with(['(', '<', ' ']).then_some(at)
+        });
+        let Some(at) = declared else {
+            complaints.push(format!("{path}: there is no {name} any more; take it off the list"));
+            continue;
+        };
+        // The attributes of a type follow the item before it, and are not parted by an empty line.
+        let attributes = &text[text[..at].rfind("\n\n").unwrap_or(0)..at];
+        if attributes.lines().any(|line| line.starts_with("#[derive(") && line.contains("Debug")) {
+            complaints.push(format!("{path}: {name} derives Debug"));
+        }
+        let implements = text.contains(&format!("Debug for {name}"));
+        if implements != OWN_DEBUG.contains(&(*path, *name)) {
+            complaints.push(format!("{path}: {name} is on the wrong list"));
+        }
+    }
     fail_on(&complaints);
 }
 

@@ -197,7 +197,8 @@ pub(super) fn lower_answer(
                 .mistake(path, "needs a field and a value, such as (field: \"code\", value: 0)"),
         }
     }
-    let expires_unit = match lowering.text(&at("expires_unit"), raw.expires_unit).as_deref() {
+    let expires_unit = lowering.text(&at("expires_unit"), raw.expires_unit);
+    let expires_unit = match expires_unit.as_ref().map(|text| text.as_str()) {
         None => preset.expires_unit,
         Some("s") => ExpiresUnit::Seconds,
         Some("ms") => ExpiresUnit::Milliseconds,

@@ -2,32 +2,44 @@
 //! they name.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 /// The environment variables a config may name: the process' own, or a test's.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Environment {
-    variables: HashMap<String, String>,
+    variables: HashMap<String, Zeroizing<String>>,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What they hold is as secret as a config.
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
 }
 
 impl Environment {
     /// The variables of this process; those that are not Unicode are left out.
     pub fn of_process() -> Environment {
         let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| {
+                Some((name.into_string().ok()?, value.into_string().ok()?.into()))
+            })
             .collect();
         Environment { variables }
     }
 
     /// These variables and no others.
     pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Environment {
-        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned().into());
         Environment { variables: variables.into_iter().map(owned).collect() }
     }
 
     /// The value of a variable; `None` if it is not set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.variables.get(name).map(String::as_str)
+        self.variables.get(name).map(|value| value.as_str())
     }
 }
 
@@ -42,20 +54,40 @@ pub(super) fn expand(
     environment: &Environment,
     dir: &Path,
     mistakes: &mut Vec<String>,
-) -> String {
-    let mut expanded = String::with_capacity(text.len());
+) -> Expanded {
+    let mut whole = Vec::new();
+    let mut taken = Vec::new();
     for piece in pieces(text) {
-        match piece {
-            Piece::Text(text) => expanded.push_str(text),
-            Piece::Variable(name) => expand_variable(name, environment, &mut expanded, mistakes),
-            Piece::File(path) => expand_file(&dir.join(path), &mut expanded, mistakes),
-            Piece::Credential(name) => {
-                expand_credential(name, environment, &mut expanded, mistakes);
+        let value = match piece {
+            Piece::Text(text) => {
+                whole.push(Zeroizing::new(text.to_owned()));
+                continue;
             }
-            Piece::Unclosed(kind) => mistakes.push(format!("`{kind}` has no closing `}}`")),
+            Piece::Variable(name) => variable(name, environment),
+            Piece::File(path) => content(&dir.join(path)),
+            Piece::Credential(name) => credential(name, environment),
+            Piece::Unclosed(kind) => Err(format!("`{kind}` has no closing `}}`")),
+        };
+        match value {
+            Ok(value) => {
+                taken.push(value.clone());
+                whole.push(value);
+            }
+            Err(mistake) => mistakes.push(mistake),
         }
     }
-    expanded
+    // As large as it will be, so that no copy is left behind by growing.
+    let mut text = Zeroizing::new(String::with_capacity(whole.iter().map(|part| part.len()).sum()));
+    whole.iter().for_each(|part| text.push_str(part));
+    Expanded { text, taken }
+}
+
+/// A text with its `${…}` replaced.
+pub(super) struct Expanded {
+    /// The whole text.
+    pub text: Zeroizing<String>,
+    /// What was put into it: nobody expects to see that in a message.
+    pub taken: Vec<Zeroizing<String>>,
 }
 
 /// The files that `text` names, in order. A credential is none: systemd sees to it that nobody else reads
@@ -121,44 +153,36 @@ fn strip_opening(text: &str) -> Option<(&'static str, &str)> {
     [ENV, FILE, CREDENTIAL].into_iter().find_map(|kind| Some((kind, text.strip_prefix(kind)?)))
 }
 
-fn expand_variable(
-    name: &str,
-    environment: &Environment,
-    expanded: &mut String,
-    mistakes: &mut Vec<String>,
-) {
+fn variable(name: &str, environment: &Environment) -> Result<Zeroizing<String>, String> {
     match environment.get(name) {
-        Some("") => mistakes.push(format!("the environment variable {name} is empty; set it")),
-        Some(value) => expanded.push_str(value),
-        None => mistakes.push(format!("the environment variable {name} is not set; set it")),
+        Some("") => Err(format!("the environment variable {name} is empty; set it")),
+        Some(value) => Ok(value.to_owned().into()),
+        None => Err(format!("the environment variable {name} is not set; set it")),
     }
 }
 
-fn expand_credential(
-    name: &str,
-    environment: &Environment,
-    expanded: &mut String,
-    mistakes: &mut Vec<String>,
-) {
+fn credential(name: &str, environment: &Environment) -> Result<Zeroizing<String>, String> {
     if name.is_empty() || name.contains('/') {
-        mistakes.push(format!(
+        return Err(format!(
             "{name:?} is no name of a credential; write the one that LoadCredential= gives it"
         ));
-        return;
     }
     match environment.get(CREDENTIALS_DIRECTORY) {
-        Some(dir) => expand_file(&Path::new(dir).join(name), expanded, mistakes),
-        None => mistakes.push(format!(
+        Some(dir) => content(&Path::new(dir).join(name)),
+        None => Err(format!(
             "the credential {name} is not there, since {CREDENTIALS_DIRECTORY} is not set; start the service with \
              LoadCredential={name}:PATH (systemd), or write ${{file:PATH}}"
         )),
     }
 }
 
-fn expand_file(path: &Path, expanded: &mut String, mistakes: &mut Vec<String>) {
+fn content(path: &Path) -> Result<Zeroizing<String>, String> {
     match std::fs::read_to_string(path) {
-        Ok(content) => expanded.push_str(content.trim_end_matches(['\n', '\r'])),
-        Err(error) => mistakes.push(format!("{} cannot be read: {error}", path.display())),
+        Ok(content) => {
+            let content = Zeroizing::new(content);
+            Ok(content.trim_end_matches(['\n', '\r']).to_owned().into())
+        }
+        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }
 }
 
@@ -174,7 +198,7 @@ mod tests {
         let environment =
             Environment::of(variables.into_iter().chain([(CREDENTIALS_DIRECTORY, credentials)]));
         let mut mistakes = Vec::new();
-        let expanded = expand(text, &environment, dir.path(), &mut mistakes);
+        let expanded = expand(text, &environment, dir.path(), &mut mistakes).text;
         match expected {
             Ok(expected) => {
                 assert_eq!((expanded.as_str(), mistakes.len()), (expected, 0), "{text}")

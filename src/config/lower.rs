@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::clients::lower_clients;
-use super::expand::{Environment, expand, files};
+use super::expand::{Environment, expand};
 use super::exposure::Exposure;
-use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, nearest};
+use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, nearest};
 use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
+use super::template::wipe;
 use super::{
     Advice, Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy,
-    RespConfig, StoreConfig, Writes,
+    RespConfig, Writes,
 };
 use crate::duration::parse_duration;
 use crate::token::Secret;
@@ -25,22 +27,10 @@ use crate::token::Secret;
 /// by default, so a larger number is a slip.
 const MAX_CONNECTIONS: usize = 1_000_000;
 
-/// The `requestSecret` in the example config of the original server.
-const EXAMPLE_KEY: &str = "f3b2241f967aa3c7966f537cdd82ce11";
-
-/// A key of fewer characters is advised against.
-const SHORT_KEY: usize = 16;
-
-/// How to come by a better one.
-const NEW_KEY: &str = "make one with `openssl rand -hex 16`";
-
 /// How many of them one address may have where nothing is said: a tenth of the places, so that one
 /// stranger takes neither all of them nor the memory of a small machine. More than any one business
 /// server needs; those behind one NAT address may need more.
 const PER_ADDRESS: usize = 1_000;
-
-/// The shortest text that records may be sealed with, in characters: 64 bits as hexadecimal digits.
-const MIN_STORE_KEY_CHARS: usize = 16;
 
 /// What becomes of a write over the Redis protocol.
 const WRITES: &[(&str, Writes)] = &[("Refuse", Writes::Refuse), ("Report", Writes::Report)];
@@ -54,8 +44,14 @@ pub(super) fn lower(
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Config> {
     let dir = file.parent().unwrap_or(Path::new(""));
-    let mut lowering =
-        Lowering { dir, environment, mistakes, advice: Vec::new(), exposure: Exposure::default() };
+    let mut lowering = Lowering {
+        dir,
+        environment,
+        mistakes,
+        advice: Vec::new(),
+        exposure: Exposure::default(),
+        taken: Vec::new(),
+    };
     let http = lowering.http(raw.http);
     let resp = lowering.resp(raw.resp, &http, !raw.clients.0.is_empty());
     let store = lowering.store(raw.store);
@@ -88,26 +84,24 @@ pub(super) fn lower(
 
 /// What every setting is lowered with.
 pub(super) struct Lowering<'a> {
-    dir: &'a Path,
+    pub(super) dir: &'a Path,
     environment: &'a Environment,
     mistakes: &'a mut Vec<Mistake>,
     advice: Vec<Advice>,
-    exposure: Exposure,
+    pub(super) exposure: Exposure,
+    /// What was put into the last text that was expanded.
+    pub(super) taken: Vec<Zeroizing<String>>,
 }
 
 impl Lowering<'_> {
     pub(super) fn mistake(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        let message = self.without_taken(message.into());
         self.push(Mistake::at(path, message));
     }
 
     pub(super) fn advise(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        let message = self.without_taken(message.into());
         self.advice.push(Advice::on(path, message));
-    }
-
-    /// Notes that the setting at `path` is a secret, written as `text`: where it stands, nobody else
-    /// should read it.
-    pub(super) fn is_secret(&mut self, path: &str, text: &str) {
-        self.exposure.note(path, text, files(text, self.dir));
     }
 
     pub(super) fn push(&mut self, mistake: Mistake) {
@@ -124,15 +118,20 @@ impl Lowering<'_> {
     }
 
     /// The text with its `${…}` replaced.
-    pub(super) fn expanded(&mut self, path: &str, text: &str) -> String {
+    pub(super) fn expanded(&mut self, path: &str, text: &str) -> Zeroizing<String> {
         let mut wrong = Vec::new();
         let expanded = expand(text, self.environment, self.dir, &mut wrong);
+        self.taken = expanded.taken;
         self.mistakes.extend(wrong.into_iter().map(|message| Mistake::at(path, message)));
-        expanded
+        expanded.text
     }
 
     /// A text as it was written; `None` if it is not set (or no text, which is a mistake).
-    pub(super) fn written(&mut self, path: &str, setting: Option<Setting>) -> Option<String> {
+    pub(super) fn written(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+    ) -> Option<Zeroizing<String>> {
         match setting? {
             Setting::Text(text) => Some(text),
             other => {
@@ -145,7 +144,11 @@ impl Lowering<'_> {
     /// A text with its `${…}` replaced; `None` as in [`Lowering::written`], or when a part of it
     /// could not be had: then what is wrong has been said, and a second complaint about the
     /// remains would only confuse.
-    pub(super) fn text(&mut self, path: &str, setting: Option<Setting>) -> Option<String> {
+    pub(super) fn text(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+    ) -> Option<Zeroizing<String>> {
         let text = self.written(path, setting)?;
         let before = self.mistakes.len();
         let expanded = self.expanded(path, &text);
@@ -310,7 +313,7 @@ impl Lowering<'_> {
                 Ok(network) => networks.push(network.trunc()),
                 Err(_) => self.mistake(
                     path,
-                    format!("{text:?} is no network; write one such as \"10.0.0.0/8\", \"192.0.2.7\" or \"fd00::/8\""),
+                    format!("{:?} is no network; write one such as \"10.0.0.0/8\", \"192.0.2.7\" or \"fd00::/8\"", text.as_str()),
                 ),
             }
         }
@@ -318,40 +321,13 @@ impl Lowering<'_> {
     }
 
     /// A path, relative to the directory of the config file.
-    fn path(&mut self, path: &str, setting: Option<Setting>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, path: &str, setting: Option<Setting>) -> Option<PathBuf> {
         let text = self.text(path, setting)?;
         if text.is_empty() {
             self.mistake(path, "is empty; name a path");
             return None;
         }
-        Some(self.dir.join(text))
-    }
-
-    /// As [`Lowering::text`], of a secret.
-    pub(super) fn secret(&mut self, path: &str, setting: Option<Setting>) -> Option<String> {
-        if let Some(Setting::Text(text)) = &setting {
-            self.is_secret(path, text);
-        }
-        self.text(path, setting)
-    }
-
-    /// A key that clients show. Never empty: an empty one would let everybody in.
-    pub(super) fn key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
-        let text = self.secret(path, setting)?;
-        // What is stripped from a parameter on its way in could never match.
-        if text.trim() != text || text.is_empty() || text.contains(char::is_control) {
-            let what = "is empty, has white space around it or holds control characters";
-            self.mistake(path, format!("{what}; leave it out or set a key"));
-            return None;
-        }
-        if text == EXAMPLE_KEY {
-            let what = "is the example that the original server comes with, which everybody knows";
-            self.advise(path, format!("{what}; {NEW_KEY}"));
-        } else if text.chars().count() < SHORT_KEY {
-            let what = format!("has fewer than {SHORT_KEY} characters, so it can be guessed");
-            self.advise(path, format!("{what}; {NEW_KEY}"));
-        }
-        Some(Secret::new(text))
+        Some(self.dir.join(text.as_str()))
     }
 
     fn http(&mut self, raw: RawHttp) -> HttpConfig {
@@ -427,37 +403,6 @@ impl Lowering<'_> {
         Some(config)
     }
 
-    fn store(&mut self, raw: RawStore) -> StoreConfig {
-        let path = self.path("store.path", raw.path).unwrap_or_else(|| self.dir.join("data"));
-        let key = self.store_key("store.key", raw.key);
-        let mut old_keys: Vec<Secret> = Vec::new();
-        let wanted = "a list such as [\"${env:OLD_STORE_KEY}\"]";
-        for (path, item) in self.list("store.old_keys", raw.old_keys, wanted).unwrap_or_default() {
-            let Some(old) = self.store_key(&path, Some(item)) else { continue };
-            if key.as_ref() == Some(&old) {
-                self.mistake(path, "is store.key itself; an old key is another one, remove it");
-            } else if old_keys.contains(&old) {
-                self.mistake(path, "is there twice; remove one");
-            } else {
-                old_keys.push(old);
-            }
-        }
-        StoreConfig { path, key, old_keys }
-    }
-
-    /// A key that records are sealed with: guessing it is the one way to open them.
-    fn store_key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
-        let text = self.secret(path, setting)?;
-        if text.chars().count() < MIN_STORE_KEY_CHARS {
-            self.mistake(
-                path,
-                format!("has less than {MIN_STORE_KEY_CHARS} characters, so it could be guessed; make one with `openssl rand -hex 32`"),
-            );
-            return None;
-        }
-        Some(Secret::new(text))
-    }
-
     /// The refresh settings that stand under `path`, where `defaults` fill the gaps.
     pub(super) fn refresh(
         &mut self,
@@ -495,7 +440,8 @@ impl Lowering<'_> {
             // The text may hold a password, so it is not repeated.
             match Url::parse(&text) {
                 Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-                    Some(Secret::new(text))
+                    wipe(url);
+                    Some(Secret::new(text.as_str()))
                 }
                 _ => {
                     self.mistake("outbound.proxy", "is no proxy; write http://host:port");

@@ -192,14 +192,7 @@ pub(super) fn read(text: &str) -> Result<(RawConfig, Vec<Mistake>), Mistake> {
     let options = ron::Options::default().with_default_extension(Extensions::IMPLICIT_SOME);
     let unreadable = |error: ron::error::SpannedError| {
         let ron::error::Position { line, col } = error.span.start;
-        let what = match error.code {
-            // ron's words are for the program's author.
-            ron::Error::ExceededRecursionLimit => {
-                "is nested too deeply; no setting needs that".to_owned()
-            }
-            code => code.to_string(),
-        };
-        Mistake::file(format!("line {line}, column {col}: {what}"))
+        Mistake::file(format!("line {line}, column {col}: {}", words(&error.code)))
     };
     let mut deserializer =
         ron::Deserializer::from_str_with_options(text, &options).map_err(unreadable)?;
@@ -212,6 +205,25 @@ pub(super) fn read(text: &str) -> Result<(RawConfig, Vec<Mistake>), Mistake> {
         .and_then(|config| deserializer.end().map(|()| config))
         .map_err(|error| unreadable(deserializer.span_error(error)))?;
     Ok((config, mistakes))
+}
+
+/// What is wrong, without what was found instead: it may be a secret whose quotes were forgotten.
+fn words(error: &ron::Error) -> String {
+    use ron::Error as E;
+    match error {
+        E::InvalidValueForType { expected, .. } => format!("Expected {expected}"),
+        // ron's words are for the program's author.
+        E::ExceededRecursionLimit => "is nested too deeply; no setting needs that".into(),
+        E::ExpectedDifferentStructName { .. }
+        | E::NoSuchEnumVariant { .. }
+        | E::NoSuchStructField { .. }
+        | E::NoSuchExtension(_)
+        | E::InvalidIdentifier(_)
+        | E::SuggestRawIdentifier(_) => {
+            "Expected something else than this word; a text stands in double quotes".into()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The mistake of a setting that does not exist, with the name that was probably meant.
@@ -292,7 +304,7 @@ mod tests {
         assert_eq!(config.http.bind, Some(Setting::Number(5)));
         assert_eq!(config.http.header_timeout, Some(Setting::Bool(true)));
         assert_eq!(config.http.idle_timeout, Some(Setting::List(vec![Setting::Number(1)])));
-        assert_eq!(config.request_secret, Some(Setting::Text("s".into())));
+        assert_eq!(config.request_secret, Some(Setting::Text("s".to_owned().into())));
         assert_eq!(config.resp.bind, None);
         let group = Table(vec![("a".into(), Setting::Number(1))]);
         assert_eq!(config.resp.idle_timeout, Some(Setting::Table(group)));
@@ -313,7 +325,7 @@ mod tests {
         let word = |word: &str| Choice { word: word.into(), settings: Table::default() };
         assert_eq!(choice("Rotating"), Ok(word("Rotating")));
         assert_eq!(choice("Whatever"), Ok(word("Whatever")));
-        let window = Table(vec![("window".into(), Setting::Text("5m".into()))]);
+        let window = Table(vec![("window".into(), Setting::Text("5m".to_owned().into()))]);
         assert_eq!(
             choice("Sticky(window: \"5m\")"),
             Ok(Choice { word: "Sticky".into(), settings: window })

@@ -1,16 +1,19 @@
 //! What a source's request is made of: the address, the arguments, the body, all with their
 //! placeholders. From what was written to checked templates; `source::request` fills them.
 
+use std::fmt;
 use std::sync::Arc;
 
-use url::Url;
+use url::{Position, Url};
+use zeroize::Zeroizing;
 
 use super::Method;
 use super::exposure::is_secret_name;
+use super::host::Host;
 use super::lower::Lowering;
 use super::raw::RawBasic;
 use super::setting::{Setting, Table};
-use super::template::{Placeholder, Template};
+use super::template::{Placeholder, Template, wipe};
 use super::vendors::Preset;
 use crate::token::SourceName;
 
@@ -54,8 +57,8 @@ pub enum Body {
     Form(Vec<(Arc<str>, Template)>),
 }
 
-/// A JSON value with placeholders in its texts.
-#[derive(Debug, Clone, PartialEq)]
+/// A JSON value with placeholders in its texts. A number may be a secret as well as a text may.
+#[derive(Clone, PartialEq)]
 pub enum JsonTemplate {
     /// A text.
     Text(Template),
@@ -69,6 +72,18 @@ pub enum JsonTemplate {
     List(Vec<JsonTemplate>),
     /// An object.
     Table(Vec<(String, JsonTemplate)>),
+}
+
+impl fmt::Debug for JsonTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            JsonTemplate::Text(template) => template.fmt(f),
+            JsonTemplate::Number(_) | JsonTemplate::Fraction(_) => f.write_str("Number(..)"),
+            JsonTemplate::Bool(value) => value.fmt(f),
+            JsonTemplate::List(items) => items.fmt(f),
+            JsonTemplate::Table(rows) => rows.fmt(f),
+        }
+    }
 }
 
 impl RequestTemplate {
@@ -114,11 +129,11 @@ impl RequestTemplate {
 
     /// The value of the first of these names that its arguments, form or JSON body give as a plain
     /// text.
-    pub(super) fn argument(&self, names: &[&str]) -> Option<String> {
+    pub(super) fn argument(&self, names: &[&str]) -> Option<Zeroizing<String>> {
         names.iter().find_map(|name| self.named(name).filter(|text| !text.is_empty()))
     }
 
-    fn named(&self, name: &str) -> Option<String> {
+    fn named(&self, name: &str) -> Option<Zeroizing<String>> {
         if let Some((_, template)) = self.args.iter().find(|(known, _)| **known == *name) {
             return template.literal();
         }
@@ -127,7 +142,7 @@ impl RequestTemplate {
             Body::Form(pairs) => pairs.iter().find(|(known, _)| **known == *name)?.1.literal(),
             Body::Json(rows) => match &rows.iter().find(|(known, _)| known == name)?.1 {
                 JsonTemplate::Text(template) => template.literal(),
-                JsonTemplate::Number(number) => Some(number.to_string()),
+                JsonTemplate::Number(number) => Some(number.to_string().into()),
                 _ => None,
             },
         }
@@ -196,6 +211,7 @@ pub(super) fn lower_request(
         }
         Some(text) if text.eq_ignore_ascii_case("post") => Method::Post,
         Some(text) => {
+            let text = text.as_str();
             lowering.mistake(at("method"), format!("{text:?} is no method; write GET or POST"));
             default
         }
@@ -251,9 +267,10 @@ pub(super) fn lower_address(
         Ok(url) if url.host_str().is_some_and(|host| host.contains("{{")) => {
             "has a placeholder in its host; they may stand in the path and the query".into()
         }
-        Ok(mut url) => {
-            url.set_query(None);
-            return Some((template, url));
+        Ok(url) => {
+            let named = Url::parse(&url[..Position::AfterPath]);
+            wipe(url);
+            return Some((template, named.expect("it was an address with its query")));
         }
     };
     lowering.mistake(path, problem);
@@ -276,50 +293,13 @@ pub(super) fn lower_hosts(
             None => lowering.mistake(
                 path,
                 format!(
-                    "{text:?} is no host; write one such as \"api2.weixin.qq.com\" or \"h:8443\""
+                    "{:?} is no host; write one such as \"api2.weixin.qq.com\" or \"h:8443\"",
+                    text.as_str()
                 ),
             ),
         }
     }
     hosts
-}
-
-/// Where an API answers: a host and, if it is not the usual one, a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Host {
-    name: Box<str>,
-    port: Option<u16>,
-}
-
-impl Host {
-    fn parse(text: &str) -> Option<Host> {
-        let sound = |c: char| c.is_alphanumeric() || ".-_:[]".contains(c);
-        if text.is_empty() || !text.chars().all(sound) {
-            return None;
-        }
-        // A made-up address that has nothing but this host is the same when it is written again.
-        let url = Url::parse(&format!("wts://{text}")).ok()?;
-        let host = Host { name: url.host_str()?.into(), port: url.port() };
-        (url.as_str() == format!("wts://{host}")).then_some(host)
-    }
-
-    /// The host of an address; none if it has none.
-    pub fn of(url: &Url) -> Option<Host> {
-        Some(Host { name: url.host_str()?.into(), port: url.port() })
-    }
-
-    /// Puts this host in the place of the address's own. A host without a port keeps the scheme's.
-    pub fn put_into(&self, url: &mut Url) {
-        let placed = url.set_host(Some(&self.name)).is_ok() && url.set_port(self.port).is_ok();
-        debug_assert!(placed, "a host that was read can be written");
-    }
-}
-
-impl std::fmt::Display for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)?;
-        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
-    }
 }
 
 /// A text with placeholders.
@@ -464,27 +444,9 @@ fn lower_basic(path: &str, raw: RawBasic, lowering: &mut Lowering<'_>) -> Basic 
 }
 
 /// The query of an address as it was written; empty if it has none. Not for showing.
-pub(super) fn written_query(address: &Template) -> String {
-    let url = Url::parse(&address.as_written());
-    url.ok().and_then(|url| url.query().map(str::to_owned)).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_a_host_and_perhaps_a_port() {
-        for good in ["h", "api2.weixin.qq.com", "h:8443", "127.0.0.1:1", "[::1]", "[::1]:80"] {
-            let host = Host::parse(good).unwrap();
-            assert_eq!(host.to_string(), good);
-            let mut url = Url::parse("http://other:9/p?q").unwrap();
-            host.put_into(&mut url);
-            assert_eq!(Host::of(&url).unwrap().name, host.name);
-            assert_eq!((url.path(), url.query()), ("/p", Some("q")));
-        }
-        for bad in ["", "h/", "h?x", "u@h", "https://h", "{{a}}", "a b", ":80", "h:x", "h:99999"] {
-            assert!(Host::parse(bad).is_none(), "{bad}");
-        }
-    }
+pub(super) fn written_query(address: &Template) -> Zeroizing<String> {
+    let Ok(url) = Url::parse(&address.as_written()) else { return Zeroizing::default() };
+    let query = Zeroizing::new(url.query().unwrap_or_default().to_owned());
+    wipe(url);
+    query
 }

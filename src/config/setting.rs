@@ -5,11 +5,12 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, EnumAccess, MapAccess, VariantAccess, Visitor};
+use zeroize::Zeroizing;
 
-/// A value as it was written.
-#[derive(Debug, Clone, PartialEq)]
+/// A value as it was written. It may be a secret, so `Debug` shows its kind only, and a text is wiped.
+#[derive(Clone, PartialEq)]
 pub(super) enum Setting {
-    Text(String),
+    Text(Zeroizing<String>),
     Number(i128),
     Fraction(f64),
     Bool(bool),
@@ -47,6 +48,12 @@ impl Setting {
     }
 }
 
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind())
+    }
+}
+
 impl<'de> Deserialize<'de> for Setting {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Setting, D::Error> {
         struct Any;
@@ -59,7 +66,12 @@ impl<'de> Deserialize<'de> for Setting {
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Setting, E> {
-                Ok(Setting::Text(text.to_owned()))
+                Ok(Setting::Text(text.to_owned().into()))
+            }
+
+            // A text with escapes, which the reader has put together and gives away.
+            fn visit_string<E>(self, text: String) -> Result<Setting, E> {
+                Ok(Setting::Text(text.into()))
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<Setting, E> {

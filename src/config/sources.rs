@@ -137,7 +137,8 @@ fn lower_source(
     };
     let own = own.unwrap_or_else(|| FieldPath::named(name.as_str()));
     let (value, answer) = lower_answer(path, answer, preset, own, lowering);
-    let captured = lowering.secret(&at("captured"), raw.captured).map(Secret::new);
+    let captured =
+        lowering.secret(&at("captured"), raw.captured).map(|text| Secret::new(text.as_str()));
     check_captured(path, &request, &answer, captured.as_ref(), lowering);
     let follow = lowering.flag(&at("follow"), raw.follow, preset.follow);
     if follow && dependencies.is_empty() {
@@ -172,7 +173,8 @@ fn lower_source(
         None => preset.daily_limit,
         Some(limit) => Some(lowering.daily_limit(&at("daily_limit"), limit)).filter(|n| *n > 0),
     };
-    let account = Account { name: account.unwrap_or_default().into(), endpoint: url.path().into() };
+    let account = account.as_ref().map_or("", |account| account.as_str());
+    let account = Account { name: account.into(), endpoint: url.path().into() };
     TokenSource {
         name,
         vendor: preset.vendor,

@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 
+use url::Url;
+use zeroize::{Zeroize, Zeroizing};
+
 use crate::token::{Secret, SourceName};
 
 /// The placeholder that stands for what the last answer gave to be sent with the next request. No
@@ -46,12 +49,12 @@ impl Template {
     /// A placeholder is not closed, or names what cannot be a source.
     pub(super) fn parse(
         text: &str,
-        mut expand: impl FnMut(&str) -> String,
+        mut expand: impl FnMut(&str) -> Zeroizing<String>,
     ) -> Result<Template, String> {
         let mut parts = Vec::new();
         let mut push_text = |parts: &mut Vec<Part>, text: &str| {
             if !text.is_empty() {
-                parts.push(Part::Text(Secret::new(expand(text))));
+                parts.push(Part::Text(Secret::new(expand(text).as_str())));
             }
         };
         let mut rest = text;
@@ -91,7 +94,7 @@ impl Template {
     }
 
     /// The text, if it has no placeholder. Not for showing: a secret may be in it.
-    pub(super) fn literal(&self) -> Option<String> {
+    pub(super) fn literal(&self) -> Option<Zeroizing<String>> {
         let texts: Option<Vec<&str>> = self
             .parts
             .iter()
@@ -100,7 +103,7 @@ impl Template {
                 Part::Place(_) => None,
             })
             .collect();
-        texts.map(|texts| texts.concat())
+        texts.map(|texts| texts.concat().into())
     }
 
     /// Whether `test` holds for everything that stands between the placeholders.
@@ -112,13 +115,16 @@ impl Template {
     }
 
     /// The text with its placeholders as they were written. Not for showing, as `literal`.
-    pub(super) fn as_written(&self) -> String {
-        let part = |part: &Part| match part {
-            Part::Text(text) => text.expose().to_owned(),
-            Part::Place(Placeholder::Token(name)) => format!("{{{{{name}}}}}"),
-            Part::Place(Placeholder::Captured) => format!("{{{{{CAPTURED}}}}}"),
-        };
-        self.parts.iter().map(part).collect()
+    pub(super) fn as_written(&self) -> Zeroizing<String> {
+        fn pieces(part: &Part) -> [&str; 3] {
+            match part {
+                Part::Text(text) => ["", text.expose(), ""],
+                Part::Place(Placeholder::Token(name)) => ["{{", name.as_str(), "}}"],
+                Part::Place(Placeholder::Captured) => ["{{", CAPTURED, "}}"],
+            }
+        }
+        // `concat` allocates once, here and below, so no partial copy is left behind unwiped.
+        self.parts.iter().flat_map(pieces).collect::<Vec<_>>().concat().into()
     }
 
     /// The text with each placeholder filled, and what fills it escaped; `None` if `fill` has
@@ -136,18 +142,33 @@ impl Template {
                 Part::Place(place) => fill(place).map(|value| escape(value.expose())),
             })
             .collect();
-        // `concat` allocates once, so no partial copy is left behind unwiped.
-        pieces.map(|pieces| Secret::new(pieces.concat()))
+        let mut pieces = pieces?;
+        let text = Secret::new(pieces.concat());
+        for piece in &mut pieces {
+            if let Cow::Owned(escaped) = piece {
+                escaped.zeroize();
+            }
+        }
+        Some(text)
     }
+}
+
+/// Drops an address that was read from a template, and wipes it: secrets may stand in it.
+pub(super) fn wipe(url: Url) {
+    drop(Zeroizing::new(String::from(url)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn owned(text: &str) -> Zeroizing<String> {
+        text.to_owned().into()
+    }
+
     fn check(text: &str, expected: Result<(&str, &[&str]), &str>) {
         let (token, captured) = (Secret::new("TO/KEN"), Secret::new("KEPT"));
-        match (Template::parse(text, str::to_owned), expected) {
+        match (Template::parse(text, owned), expected) {
             (Ok(template), Ok((rendered, names))) => {
                 let fill = |place: &Placeholder| match place {
                     Placeholder::Token(_) => Some(&token),
@@ -180,15 +201,15 @@ mod tests {
 
     #[test]
     fn an_absent_token_renders_nothing() {
-        let template = Template::parse("{{a}}", str::to_owned).unwrap();
+        let template = Template::parse("{{a}}", owned).unwrap();
         assert_eq!(template.render(|_| None, Cow::Borrowed), None);
     }
 
     #[test]
     fn an_expanded_text_is_no_placeholder() {
-        let template = Template::parse("x{{a}}", |_| "{{b}}".into()).unwrap();
+        let template = Template::parse("x{{a}}", |_| owned("{{b}}")).unwrap();
         let token = Secret::new("T");
         assert_eq!(template.render(|_| Some(&token), Cow::Borrowed).unwrap().expose(), "{{b}}T");
-        assert_eq!(template.as_written(), "{{b}}{{a}}");
+        assert_eq!(template.as_written().as_str(), "{{b}}{{a}}");
     }
 }

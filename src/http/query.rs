@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 /// What a client asks for. Both values are decoded, rid of control characters and stripped; bytes
 /// that are not UTF-8 stay as they are, and match no name and no secret.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Asked<'a> {
     /// The source's name; `Some` but empty for `type=`.
     pub(super) source: Option<Cow<'a, [u8]>>,

@@ -47,7 +47,6 @@ use crate::token::{Generation, SourceName};
 const REDIS_VERSION: &str = "7.4.0";
 
 /// What a session remembers of its client between requests.
-#[derive(Debug)]
 pub(super) struct Client {
     /// What others may know of it.
     pub(super) card: Arc<Card>,
@@ -60,7 +59,7 @@ pub(super) struct Client {
 }
 
 /// What makes a client more than one that just reads.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Extra {
     transaction: Option<Transaction>,
     watched: Vec<Watched>,

@@ -95,7 +95,7 @@ pub(super) struct Span {
 }
 
 /// The arguments of one request, the command's name first. There is at least that one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Args<'a> {
     bytes: &'a [u8],
     spans: &'a [Span],
@@ -135,7 +135,7 @@ impl<'a> Args<'a> {
 }
 
 /// Reads requests one after the other from a growing input. See [`Parser::next`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Parser {
     /// Where the request that is being read begins.
     start: usize,

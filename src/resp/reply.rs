@@ -20,7 +20,6 @@ impl Protocol {
 }
 
 /// The replies of one batch. Headers come before the elements they announce.
-#[derive(Debug)]
 pub(super) struct Reply<'a> {
     out: &'a mut Vec<u8>,
     /// From where on nothing is to be sent.

@@ -52,7 +52,6 @@ const MOST_WORK: usize = 20_000;
 const KEPT_REPLY_BYTES: usize = 64 * 1024;
 
 /// The buffers of a thread. In use within one poll of one session, never across.
-#[derive(Debug)]
 struct Scratch {
     input: Box<[u8]>,
     output: Vec<u8>,
@@ -88,7 +87,7 @@ enum BatchEnd {
 }
 
 /// Replies that the peer has not taken yet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Owed {
     bytes: Vec<u8>,
     /// How many of them it has taken.

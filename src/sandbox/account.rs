@@ -26,7 +26,7 @@ impl Account {
     pub const SANDBOX_SECRET: &'static str = "sandboxsecret0000000000000000000";
 
     /// An account in good standing, without an allow list.
-    pub fn new(appid: impl Into<Box<str>>, secret: impl Into<Box<str>>) -> Account {
+    pub fn new(appid: impl Into<Box<str>>, secret: impl Into<String>) -> Account {
         Account {
             appid: appid.into(),
             secret: Secret::new(secret),

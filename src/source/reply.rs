@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::errcode::meaning;
+use super::json::Json;
 use super::{FetchError, Fetched, Refusal};
 use crate::config::{AnswerRules, Code, ExpiresIs, ExpiresUnit, Fields, TokenSource};
 use crate::outbound::Answer;
@@ -35,7 +37,7 @@ pub(super) fn read(
     sent: &[Secret],
 ) -> Result<Fetched, FetchError> {
     let status = answer.status;
-    let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let json = Json::read(&answer.body);
     // The code decides, whatever the status: some gateways answer a refusal with 4xx.
     if let Some(json) = &json
         && let Some(code) = refusal_code(&source.answer, json)
@@ -213,10 +215,11 @@ fn at_path<'a, 'p>(
 }
 
 /// A text of an upstream's without what was sent.
-fn without(text: &str, sent: &[Secret]) -> String {
+fn without(text: &str, sent: &[Secret]) -> Zeroizing<String> {
     // Short texts (`jsapi`, `2`) are no secrets, and cutting them out would garble the message.
     let secrets = sent.iter().map(Secret::expose).filter(|text| text.len() >= 6);
-    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    let whole = Zeroizing::new(text.to_owned());
+    secrets.fold(whole, |text, secret| text.replace(secret, "***").into())
 }
 
 /// An upstream's message for the log: bounded, without what was sent, nothing that breaks a line.

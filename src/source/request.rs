@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 use url::Url;
 use url::form_urlencoded::Serializer;
+use zeroize::Zeroizing;
 
+use super::json::Json;
 use super::{FetchError, FetchRequest};
 use crate::config::{Body, JsonTemplate, Placeholder, Template, TokenSource, is_header_text};
 use crate::outbound::{Payload, Request};
@@ -97,6 +99,9 @@ impl<'a> Filling<'a> {
     }
 }
 
+/// Room for a body from the start, in bytes: a usual one never grows, which would leave a copy behind.
+const BODY_ROOM: usize = 4 * 1024;
+
 fn body<'a>(source: &'a TokenSource, force: bool, filling: &mut Filling<'a>) -> Option<Payload> {
     let force: &[(String, JsonTemplate)] = if force { &source.request.force } else { &[] };
     match &source.request.body {
@@ -104,22 +109,25 @@ fn body<'a>(source: &'a TokenSource, force: bool, filling: &mut Filling<'a>) -> 
         Body::Json(rows) => {
             let mut object = filling.object(rows);
             object.extend(filling.object(force));
-            let bytes = Value::Object(object).to_string().into_bytes();
+            let json = Json::new(Value::Object(object));
+            let mut bytes = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
+            serde_json::to_writer(&mut *bytes, &*json)
+                .expect("a Vec takes what is written, and the names of an object are texts");
             Some(Payload { content_type: "application/json; charset=utf-8", bytes })
         }
         Body::Form(pairs) => {
-            let mut form = Serializer::new(String::new());
+            let mut form = Serializer::new(String::with_capacity(BODY_ROOM));
             let forced = |name: &str| force.iter().any(|(forced, _)| forced == name);
             for (name, value) in pairs.iter().filter(|(name, _)| !forced(name)) {
                 form.append_pair(name, filling.text(value, Cow::Borrowed).expose());
             }
             for (name, json) in force {
-                match filling.json(json) {
-                    Value::String(text) => form.append_pair(name, &text),
+                match &*Json::new(filling.json(json)) {
+                    Value::String(text) => form.append_pair(name, text),
                     other => form.append_pair(name, &other.to_string()),
                 };
             }
-            let bytes = form.finish().into_bytes();
+            let bytes = form.finish().into_bytes().into();
             Some(Payload { content_type: "application/x-www-form-urlencoded", bytes })
         }
     }

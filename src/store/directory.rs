@@ -8,7 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::clock::SharedClock;
+use crate::token::Secret;
 
 /// How often a locked directory is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -151,10 +154,10 @@ pub fn secret_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// It can be neither read nor written; then `fresh` serves until the next start.
-pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<String> {
+pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<Secret> {
     let path = secret_path(dir);
-    match fs::read_to_string(&path) {
-        Ok(kept) if !kept.trim().is_empty() => return Ok(kept.trim().to_owned()),
+    match fs::read_to_string(&path).map(Zeroizing::new) {
+        Ok(kept) if !kept.trim().is_empty() => return Ok(Secret::new(kept.trim())),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -164,9 +167,10 @@ pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<String> {
     let draft = path.with_extension("new");
     let mut file =
         File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-    io::Write::write_all(&mut file, format!("{fresh}\n").as_bytes())?;
+    io::Write::write_all(&mut file, fresh.as_bytes())?;
+    io::Write::write_all(&mut file, b"\n")?;
     file.sync_all()?;
     fs::rename(&draft, &path)?;
     File::open(dir)?.sync_all()?;
-    Ok(fresh.to_owned())
+    Ok(Secret::new(fresh))
 }

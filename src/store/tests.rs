@@ -193,11 +193,11 @@ async fn where_the_disk_refuses_it_says_so_and_writes_when_it_can() {
 fn the_request_secret_is_made_once_and_kept_for_the_owner() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("new");
-    assert_eq!(request_secret(&place, "first").unwrap(), "first");
-    assert_eq!(request_secret(&place, "second").unwrap(), "first");
+    assert_eq!(request_secret(&place, "first").unwrap(), Secret::new("first"));
+    assert_eq!(request_secret(&place, "second").unwrap(), Secret::new("first"));
     assert_eq!(mode(&secret_path(&place)), 0o600);
     fs::write(secret_path(&place), "\n").unwrap();
-    assert_eq!(request_secret(&place, "third").unwrap(), "third");
+    assert_eq!(request_secret(&place, "third").unwrap(), Secret::new("third"));
 }
 
 #[tokio::test]

@@ -346,6 +346,58 @@ fn the_identity_of_what_was_there_before_does_not_change() {
 }
 
 #[test]
+fn no_mistake_repeats_a_secret_wherever_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), "hunter2-\"from\"-a-file\n").unwrap();
+    let environment = Environment::of([("KEY", "hunter2-from-a-variable")]);
+    let source = r#"token_sources: {"a": (url: "https://h")}"#;
+    // Taken from elsewhere, and put where it does not belong.
+    for value in [r#""${env:KEY}""#, r#""${file:key}""#] {
+        for setting in [
+            "http: (bind: V)",
+            "resp: (password: \"p\", idle_timeout: V)",
+            "log: (level: V, format: V)",
+            "grace_period: V",
+            "store: (key: \"0123456789abcdef\", old_keys: V)",
+            "clients: {\"c\": (keys: [\"k\"], sources: [V])}",
+            "token_sources: {\"b\": (url: V, hosts: [V], method: V, expires_unit: V, lifetime: V)}",
+            "outbound: (proxy: V)",
+        ] {
+            let rest = if setting.starts_with("token_sources") { "" } else { source };
+            let text = format!("({}, {rest})", setting.replace('V', value));
+            let outcome = config::parse(&text, &dir.path().join("c.ron"), &environment);
+            let said = outcome.unwrap_err().to_string();
+            assert!(!said.contains("hunter2"), "{text}\n{said}");
+        }
+    }
+    // Written without its quotes, or where a group of settings belongs.
+    for wrong in [
+        "request_secret: hunter2",
+        "request_secret: hunter2-x",
+        "request_secret: r#hunter2",
+        "resp: (writes: \"hunter2\")",
+        "resp: \"hunter2\"",
+        "resp: hunter2",
+        "resp: hunter2(password: 1)",
+        "clients: \"hunter2\"",
+        "clients: {\"c\": \"hunter2\"}",
+        "clients: {hunter2: ()}",
+        "#![enable(hunter2)]",
+        "store: (key: 'hunter2')",
+        "store: (key: b\"hunter2\")",
+        "token_sources: {\"a\": (rotation: \"hunter2\", url: \"u\")}",
+        "token_sources: {\"a\": (args: \"hunter2\", url: \"u\")}",
+        "token_sources: {\"a\": (basic: \"hunter2\", url: \"u\")}",
+        "token_sources: {\"a\": (basic: hunter2, url: \"u\")}",
+        "token_sources: {\"a\": (json: [\"hunter2\"], url: \"u\")}",
+    ] {
+        let text = if wrong.starts_with('#') { format!("{wrong}()") } else { format!("({wrong})") };
+        let said = parse(&text, &environment).unwrap_err().to_string();
+        assert!(!said.contains("hunter2"), "{wrong}\n{said}");
+    }
+}
+
+#[test]
 fn a_config_never_shows_its_secrets() {
     let text =
         MINIMAL.replace("s0", "hunter2").replace("f3b2241f967aa3c7966f537cdd82ce11", "hunter3");
@@ -356,6 +408,15 @@ fn a_config_never_shows_its_secrets() {
         force: {"f": "hunter5"}, capture: "c", captured: "hunter6", account: "a")})"#;
     let shown = format!("{:#?}", parse(text, &Environment::default()).unwrap());
     assert!(!shown.contains("hunter"), "{shown}");
+    let text = r#"(
+        store: (key: "hunter0123456789", old_keys: ["hunter1123456789"]), resp: (password: "hunter2"),
+        clients: {"c": (keys: ["hunter3"])}, outbound: (proxy: "http://u:hunter4@h"),
+        token_sources: {"t": (url: "https://h", json: {"pin": 7777771, "o": {"pin": 7777772.5}})},
+    )"#;
+    let shown = format!("{:#?}", parse(text, &Environment::default()).unwrap());
+    assert!(!shown.contains("hunter") && !shown.contains("77777"), "{shown}");
+    let environment = Environment::of([("NAME", "hunter")]);
+    assert_eq!(format!("{environment:?}"), r#"{"NAME"}"#);
 }
 
 #[test]

@@ -20,7 +20,7 @@ const MOST_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 const MOST_WORK: usize = 200_000;
 
 /// The requests between MULTI and EXEC.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Transaction {
     bytes: Vec<u8>,
     spans: Vec<Span>,

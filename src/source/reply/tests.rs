@@ -33,7 +33,7 @@ fn source(extra: &str) -> TokenSource {
 }
 
 fn answer(status: u16, body: &str) -> Answer {
-    Answer { status, body: body.into(), ..Answer::default() }
+    Answer { status, body: body.as_bytes().to_vec().into(), ..Answer::default() }
 }
 
 fn read_from(source: &TokenSource, status: u16, body: &str) -> Result<Fetched, FetchError> {
@@ -322,7 +322,7 @@ fn answers_are_read_as_a_source_says() {
 fn an_absolute_end_is_counted_from_the_upstreams_clock_where_it_tells_that() {
     let source = source("expires_is: Absolute");
     let date = Some(UNIX_EPOCH + SENT_AT + Duration::from_secs(3_600));
-    let body = r#"{"t":"D","expires_in":1700003660}"#.into();
+    let body = br#"{"t":"D","expires_in":1700003660}"#.to_vec().into();
     let answer = Answer { status: 200, body, date, retry_after: None };
     let fetched = read(&source, &answer, UNIX_EPOCH + SENT_AT, &[]).unwrap();
     assert_eq!(fetched.expires_in, Duration::from_secs(60));
@@ -392,7 +392,7 @@ fn an_upstream_is_left_alone_as_long_as_it_asks_but_not_for_ever() {
     }
     let retry_after = Some(Duration::from_secs(30));
     let body = br#"{"code":"TooFast"}"#.to_vec();
-    let answer = Answer { status: 429, body, retry_after, date: None };
+    let answer = Answer { status: 429, body: body.into(), retry_after, date: None };
     let error = read(&source(""), &answer, UNIX_EPOCH, &[]).unwrap_err();
     assert_eq!((error.class(), error.wait()), (Throttled, retry_after));
     let refused = r#"{"errcode":45009,"errmsg":"x"}"#;

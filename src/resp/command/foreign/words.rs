@@ -15,7 +15,6 @@ const NOT_A_FLOAT: &str = "ERR value is not a valid float";
 const NO_STREAM_ID: &str = "ERR Invalid stream ID specified as stream command argument";
 
 /// Goes through the words of a request that follow its fixed ones.
-#[derive(Debug)]
 pub(in crate::resp::command) struct Words<'a> {
     args: Args<'a>,
     at: usize,

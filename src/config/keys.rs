@@ -1,0 +1,75 @@
+//! Settings that are secrets: what a key must be, where it should not stand, and what no message about a
+//! setting may repeat.
+
+use zeroize::{Zeroize, Zeroizing};
+
+use super::expand::files;
+use super::lower::Lowering;
+use super::setting::Setting;
+use crate::token::Secret;
+
+/// The `requestSecret` in the example config of the original server.
+const EXAMPLE_KEY: &str = "f3b2241f967aa3c7966f537cdd82ce11";
+
+/// A key of fewer characters is advised against.
+const SHORT_KEY: usize = 16;
+
+/// How to come by a better one.
+const NEW_KEY: &str = "make one with `openssl rand -hex 16`";
+
+/// The shortest text that is taken for a secret in a message, in bytes: cutting out shorter ones would
+/// garble it.
+const MIN_SECRET_BYTES: usize = 6;
+
+impl Lowering<'_> {
+    /// Notes that the setting at `path` is a secret, written as `text`: where it stands, nobody else
+    /// should read it.
+    pub(super) fn is_secret(&mut self, path: &str, text: &str) {
+        self.exposure.note(path, text, files(text, self.dir));
+    }
+
+    /// As [`Lowering::text`], of a secret.
+    pub(super) fn secret(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+    ) -> Option<Zeroizing<String>> {
+        if let Some(Setting::Text(text)) = &setting {
+            self.is_secret(path, text);
+        }
+        self.text(path, setting)
+    }
+
+    /// A key that clients show. Never empty: an empty one would let everybody in.
+    pub(super) fn key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
+        let text = self.secret(path, setting)?;
+        // What is stripped from a parameter on its way in could never match.
+        if text.trim() != text.as_str() || text.is_empty() || text.contains(char::is_control) {
+            let what = "is empty, has white space around it or holds control characters";
+            self.mistake(path, format!("{what}; leave it out or set a key"));
+            return None;
+        }
+        if text.as_str() == EXAMPLE_KEY {
+            let what = "is the example that the original server comes with, which everybody knows";
+            self.advise(path, format!("{what}; {NEW_KEY}"));
+        } else if text.chars().count() < SHORT_KEY {
+            let what = format!("has fewer than {SHORT_KEY} characters, so it can be guessed");
+            self.advise(path, format!("{what}; {NEW_KEY}"));
+        }
+        Some(Secret::new(text.as_str()))
+    }
+
+    /// A message about a setting may repeat what was written, but not what was taken from a variable or a
+    /// file: a secret in the wrong place is one all the same.
+    pub(super) fn without_taken(&self, mut message: String) -> String {
+        for value in self.taken.iter().filter(|value| value.len() >= MIN_SECRET_BYTES) {
+            let masked = message.replace(value.as_str(), "…");
+            std::mem::replace(&mut message, masked).zeroize();
+            // As `{:?}` writes it.
+            let quoted = Zeroizing::new(value.escape_debug().to_string());
+            let masked = message.replace(quoted.as_str(), "…");
+            std::mem::replace(&mut message, masked).zeroize();
+        }
+        message
+    }
+}
