@@ -25,15 +25,11 @@ use crate::access::forwarded_for;
 use crate::clock::SharedClock;
 
 use super::handlers::Site;
-use super::progress::{NotingStream, Phase, Progress};
+use super::progress::{MAX_HEAD_BYTES, NotingStream, Phase, Progress};
 use super::routes::{ForwardedFor, routes};
 
-/// The longest head, in bytes; a longer one is answered with 431. (hyper bounds the number of
-/// header lines at 100 by itself.)
-/// hyper holds as much for each head that has not arrived in full, so no more than clients need.
-pub(super) const MAX_HEAD_BYTES: usize = 8 * 1024;
 /// How long a connection is silent before the buffers for its requests and answers are given back.
-const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_millis(500);
 /// How long a connection that is over waits for the client to stop sending what we refused.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long half a head may still take once the drain has begun.
@@ -79,10 +75,10 @@ pub(super) async fn run(
     let mut stream = NotingStream::new(stream, Arc::clone(&progress));
     let mut begun = pin!(closing.cancelled());
     let mut draining = false;
-    // As long as the client says nothing, the socket and the deadline are all there is of it.
+    // As long as there is no request, the socket, the deadline and what has arrived are all there is.
     loop {
         let heard = poll_fn(|cx| {
-            if stream.poll_readable(cx).is_ready() {
+            if stream.poll_request(cx).is_ready() {
                 return Poll::Ready(true);
             }
             if !draining && begun.as_mut().poll(cx).is_ready() {
@@ -95,7 +91,7 @@ pub(super) async fn run(
             deadline.poll(cx, &progress).map(|_| false)
         });
         if !heard.await {
-            tracing::debug!(%peer, phase = ?progress.phase(), "silent HTTP connection closed");
+            tracing::debug!(%peer, phase = ?progress.phase(), "HTTP connection without a request closed");
             return;
         }
         let serving =
@@ -169,6 +165,7 @@ where
         .half_close(true)
         // Ours tells an idle connection from a slow head, and sets no timer for each request.
         .header_read_timeout(None)
+        // A longer head is answered with 431. (hyper bounds the number of header lines at 100 by itself.)
         .max_buf_size(MAX_HEAD_BYTES)
         // Head and body in one buffer: for bodies this small the copy is cheaper.
         .writev(false)
@@ -277,7 +274,8 @@ impl Deadline {
             self.seen = mark;
             let (now, phase) = (self.clock.now().mono, progress.phase());
             self.ends = self.limits.of(phase).map(|limit| now.saturating_add(limit));
-            self.rests = (phase == Phase::Client).then(|| now.saturating_add(QUIET));
+            let may_rest = matches!(phase, Phase::Head | Phase::Client);
+            self.rests = may_rest.then(|| now.saturating_add(QUIET));
             if self.next().is_some_and(|next| next < self.fires) {
                 self.set_timer(now);
             }

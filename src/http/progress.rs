@@ -1,13 +1,13 @@
 //! How far a connection is with its request: noted by the socket as bytes pass and by the service
 //! around the handler, read by the connection's deadline. Closes nothing itself.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -58,16 +58,38 @@ impl Progress {
         self.steps_and_phase.store(next, Ordering::Relaxed);
     }
 
-    /// Whether everything is answered and sent, and nothing of a next request is there: whoever reads and
-    /// writes the connection holds nothing that matters.
+    /// Whether everything is answered and sent, and no next request is there in full: whoever reads and
+    /// writes the connection holds nothing but a part of a head.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.phase() == Phase::Client && self.at_rest.load(Ordering::Relaxed)
+        matches!(self.phase(), Phase::Head | Phase::Client) && self.at_rest.load(Ordering::Relaxed)
     }
 
     /// Notes whether the request that was answered last had a body that was not read.
     pub(super) fn left_body_unread(&self, unread: bool) {
         self.body_unread.store(unread, Ordering::Relaxed);
     }
+}
+
+/// The longest head, in bytes. So much is held of each that has not arrived in full, so no more than
+/// clients need.
+pub(super) const MAX_HEAD_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    /// Where it is read to. In use within one poll of one connection, never across.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_HEAD_BYTES].into_boxed_slice());
+}
+
+/// Whether `bytes`, of which the last `fresh` were not looked at before, are to be read as a request: they
+/// hold the empty line at the end of a head, or cannot become one.
+fn is_request(bytes: &[u8], fresh: usize) -> bool {
+    // The end may have begun before: `\n\r\n`, or `\n\n` from clients that are careless.
+    let unseen = &bytes[bytes.len().saturating_sub(fresh + 2)..];
+    let has_end = unseen.windows(2).any(|pair| pair == b"\n\n")
+        || unseen.windows(3).any(|three| three == b"\n\r\n");
+    // A method is letters; and an empty line before it does no harm. TLS begins with neither.
+    let is_text =
+        bytes.first().is_none_or(|first| first.is_ascii_alphabetic() || b"\r\n".contains(first));
+    has_end || !is_text || bytes.len() >= MAX_HEAD_BYTES
 }
 
 /// A client's socket that notes its steps.
@@ -80,28 +102,45 @@ pub(super) struct NotingStream {
     /// Whether it was read in vain last: the reader waits for a next request.
     dry: bool,
     /// What was read before and is to be read again.
-    rewound: Bytes,
+    rewound: Vec<u8>,
     lingered: usize,
 }
 
 impl NotingStream {
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> NotingStream {
-        let rewound = Bytes::new();
+        let rewound = Vec::new();
         NotingStream { stream, progress, heard: false, dry: false, rewound, lingered: 0 }
     }
 
     /// Has these bytes, which were read from here, read again.
     pub(super) fn rewind(&mut self, bytes: &[u8]) {
         // A copy: the bytes may be a corner of a large buffer.
-        self.rewound = Bytes::copy_from_slice(bytes);
+        self.rewound = bytes.to_vec();
     }
 
-    /// Waits until the client has sent something, or has gone. Holds no buffer meanwhile.
-    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // A look, since tokio takes a fresh socket for readable until it has been tried. An error is
-        // found again by who reads.
-        let mut byte = [0];
-        self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(drop)
+    /// Waits until there is a request to read: a whole head, more than a head may have, what is none, or
+    /// the end. What has arrived until then is kept for who reads, in as much room as it needs.
+    pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let read = SCRATCH.with_borrow_mut(|scratch| {
+                let mut buffer = ReadBuf::new(scratch);
+                // An error is found again by who reads, as is the end.
+                let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+                let read = read.map(|_| buffer.filled().len());
+                self.rewound.reserve_exact(buffer.filled().len());
+                self.rewound.extend_from_slice(buffer.filled());
+                read
+            });
+            let read = ready!(read);
+            if read == 0 || is_request(&self.rewound, read) {
+                return Poll::Ready(());
+            }
+            self.heard = true;
+            // On a new connection the time for the head runs from the accept.
+            if self.progress.phase() == Phase::Client {
+                self.progress.step(Phase::Head);
+            }
+        }
     }
 
     fn written(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -121,13 +160,16 @@ impl AsyncRead for NotingStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.rewound.is_empty() {
-            let length = self.rewound.len().min(buffer.remaining());
-            buffer.put_slice(&self.rewound.split_to(length));
-            return Poll::Ready(Ok(()));
-        }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = if self.rewound.is_empty() {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        } else {
+            let length = self.rewound.len().min(buffer.remaining());
+            buffer.put_slice(&self.rewound[..length]);
+            self.rewound.drain(..length);
+            self.rewound.shrink_to_fit();
+            Poll::Ready(Ok(()))
+        };
         self.dry = read.is_pending();
         ready!(read)?;
         self.progress.at_rest.store(false, Ordering::Relaxed);
@@ -193,5 +235,33 @@ impl AsyncWrite for NotingStream {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_waited_for_however_it_comes() {
+        for (text, whole) in [
+            ("G", false),
+            ("GET / HTTP/1.1\r\nhost: x\r\n", false),
+            ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", true),
+            ("GET / HTTP/1.1\n\n", true),
+            ("\r\nGET / HTTP/1.1\r\n", false),
+            ("\x16\x03\x01", true),
+            ("\0", true),
+        ] {
+            let bytes = text.as_bytes();
+            assert_eq!(is_request(bytes, bytes.len()), whole, "{text:?}");
+            // Byte by byte: the end is noticed with its last byte, wherever the reads were cut.
+            let first = (1..=bytes.len()).find(|length| is_request(&bytes[..*length], 1));
+            let expected =
+                if bytes[0].is_ascii_control() && bytes[0] != b'\r' { 1 } else { bytes.len() };
+            assert_eq!(first, whole.then_some(expected), "{text:?}");
+        }
+        let long = vec![b'a'; MAX_HEAD_BYTES];
+        assert!(is_request(&long, 1) && !is_request(&long[1..], 1));
     }
 }

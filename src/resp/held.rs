@@ -11,7 +11,7 @@ pub(super) const MOST_HELD: usize = 64 * 1024 * 1024;
 
 /// What those may hold together of whom it is not known who they are: handshakes are short, and half of
 /// one arrives seldom.
-pub(super) const MOST_HELD_BEFORE_AUTH: usize = 8 * 1024 * 1024;
+pub(super) const MOST_HELD_BEFORE_AUTH: usize = 2 * 1024 * 1024;
 
 /// Where it was too much, it is brought down to this part of the limit: not each byte that comes next
 /// is to be a reason to look at everybody.
@@ -100,10 +100,10 @@ mod tests {
     fn strangers_have_their_own_smaller_limit() {
         let stranger = Holding { bytes: 16 * 1024, by_stranger: true };
         let known = Holding { bytes: 20 * 1024 * 1024, by_stranger: false };
-        let mut holdings = vec![stranger; 513];
+        let mut holdings = vec![stranger; 129];
         holdings.insert(0, known);
         let gone = must_go(&holdings);
-        assert_eq!(gone.len(), 513 - 448, "an eighth of the limit");
+        assert_eq!(gone.len(), 129 - 112, "an eighth of the limit");
         assert!(!gone.contains(&0));
     }
 

@@ -37,7 +37,7 @@ pub(crate) fn reply(input: &[u8]) {
     let sent_at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     let answer = Answer {
         status: STATUSES[usize::from(how & 7)],
-        body: body.to_vec(),
+        body: body.to_vec().into(),
         date: (how & 8 != 0).then_some(sent_at + Duration::from_secs(5)),
         retry_after: (how & 16 != 0).then_some(Duration::from_secs(u64::from(*how) * 1_000)),
     };

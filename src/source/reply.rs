@@ -107,7 +107,7 @@ fn refused(
         meaning.hint.filter(|hint| hint.names_address()).and_then(|_| address_in(message));
     let code = match code {
         // After its meaning was looked up. A client is told it.
-        Code::Text(text) => Code::Text(without(&text, sent).into()),
+        Code::Text(text) => Code::Text(without(&text, sent).as_str().into()),
         number => number,
     };
     FetchError::Refused(Box::new(Refusal::known(code, meaning, address, quote(message, sent))))

@@ -34,8 +34,7 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
     let mut begun = pin!(closing.cancelled());
     let mut draining = false;
     let mut stream = NotingStream::new(stream, Arc::clone(&progress));
-    // Each time with a part of the next request behind a whole one, in one write, so that it is read with
-    // it. (A part that comes by itself is a head that is waited for.)
+    // Each time with a part of the next request behind a whole one.
     let request = get("/");
     let mut unsent = request.as_str();
     for cut in [1, 10, request.len() - 1] {
