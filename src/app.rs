@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::clock::{self, LOOK_EVERY, SharedClock};
-use crate::config::{Config, HttpConfig, RespConfig};
+use crate::config::{Advice, Config, HttpConfig, RespConfig};
 use crate::http::{self, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
@@ -109,6 +109,7 @@ pub struct Server {
 /// See [`StartError`]. An upstream or a disk that does not work is not one: the server starts, and
 /// says so.
 pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, StartError> {
+    log_advice(&config.advice);
     let (http_config, resp_config) = share_descriptors(&config);
     let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
     let dir = config.store.path.clone();
@@ -187,6 +188,12 @@ impl Server {
             tracing::warn!(?grace_period, "not everything in flight could be finished");
         }
         finished
+    }
+}
+
+fn log_advice(advice: &[Advice]) {
+    for Advice { path, message } in advice {
+        tracing::warn!(setting = path, advice = message, "the config could be better");
     }
 }
 

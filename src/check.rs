@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::{Body, Config, Method, RefreshPolicy, Rotation, TokenSource};
+use crate::config::{Advice, Body, Config, Method, RefreshPolicy, Rotation, TokenSource};
 use crate::duration::format_duration;
 
 /// Writes what `config` would do.
@@ -38,7 +38,9 @@ impl fmt::Display for Plan<'_> {
             }
         }
         writeln!(f, "sources  {}, in order of dependency:", config.sources.len())?;
-        config.sources.iter().try_for_each(|source| write_source(f, source))
+        config.sources.iter().try_for_each(|source| write_source(f, source))?;
+        let mut advice = config.advice.iter();
+        advice.try_for_each(|Advice { path, message }| writeln!(f, "advice   {path}: {message}"))
     }
 }
 

@@ -5,6 +5,7 @@ mod answer;
 mod clients;
 mod error;
 mod expand;
+mod exposure;
 mod identity;
 mod lower;
 mod policy;
@@ -26,7 +27,7 @@ use crate::account::Account;
 use crate::token::{Secret, SourceIdentity, SourceName};
 
 pub use answer::{AnswerRules, Code, ExpiresIs, ExpiresUnit, FieldPath, Fields};
-pub use error::{ConfigErrors, Mistake};
+pub use error::{Advice, ConfigErrors, Mistake};
 pub use expand::Environment;
 pub use policy::{RefreshPolicy, Rotation};
 pub use request::{Basic, Body, Host, JsonTemplate, RequestTemplate, is_header_text};
@@ -58,6 +59,8 @@ pub struct Config {
     pub grace_period: Duration,
     /// The token sources in an order in which each comes after those it depends on.
     pub sources: Vec<TokenSource>,
+    /// What the operator is told beside that: `check` prints it, a server logs it when it starts.
+    pub advice: Vec<Advice>,
 }
 
 /// Settings of the HTTP listener.

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::config::{self, Config, ConfigErrors, Environment, RespConfig, TokenSource};
 use crate::token::SourceName;
 
-use super::Server;
+use super::{Server, log_advice};
 
 /// How many names of sources a log line holds.
 const MAX_NAMES: usize = 20;
@@ -137,6 +137,7 @@ impl Server {
                 "the config is not reloaded; everything goes on as before"
             );
         })?;
+        log_advice(&config.advice);
         let need_restart = differing(&self.settings, &config);
         self.settings.grace_period = config.grace_period;
         let reloaded = Reloaded { need_restart, ..self.running.change_to(config.sources) };

@@ -1,4 +1,4 @@
-//! Mistakes in a config: each by the path of its setting, never with a secret.
+//! Mistakes in a config, and advice: each by the path of its setting, never with a secret.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,22 @@ impl Mistake {
     /// A mistake of the file as a whole.
     pub fn file(message: impl Into<String>) -> Mistake {
         Mistake::at("", message)
+    }
+}
+
+/// What works, but not as well or as safely as it could. A server with advice starts all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// The setting, as in a [`Mistake`].
+    pub path: String,
+    /// What could be better, and what to do.
+    pub message: String,
+}
+
+impl Advice {
+    /// Advice on the setting at `path`.
+    pub fn on(path: impl Into<String>, message: impl Into<String>) -> Advice {
+        Advice { path: path.into(), message: message.into() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `${env:NAME}` and `${file:PATH}` in any string of the config. Reads the files they name.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The environment variables a config may name: the process' own, or a test's.
 #[derive(Debug, Clone, Default)]
@@ -43,34 +43,64 @@ pub(super) fn expand(
     mistakes: &mut Vec<String>,
 ) -> String {
     let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        rest = &rest[at..];
-        if let Some(after) = rest.strip_prefix("$${") {
-            expanded.push_str("${");
-            rest = after;
-        } else if let Some((kind, after)) = strip_opening(rest) {
-            let Some((name, after)) = after.split_once('}') else {
-                mistakes.push(format!("`{kind}` has no closing `}}`"));
-                return expanded;
-            };
-            match kind {
-                ENV => expand_variable(name, environment, &mut expanded, mistakes),
-                _ => expand_file(&dir.join(name), &mut expanded, mistakes),
-            }
-            rest = after;
-        } else {
-            expanded.push('$');
-            rest = &rest[1..];
+    for piece in pieces(text) {
+        match piece {
+            Piece::Text(text) => expanded.push_str(text),
+            Piece::Variable(name) => expand_variable(name, environment, &mut expanded, mistakes),
+            Piece::File(path) => expand_file(&dir.join(path), &mut expanded, mistakes),
+            Piece::Unclosed(kind) => mistakes.push(format!("`{kind}` has no closing `}}`")),
         }
     }
-    expanded.push_str(rest);
     expanded
+}
+
+/// The files that `text` names, in order.
+pub(super) fn files(text: &str, dir: &Path) -> Vec<PathBuf> {
+    let file = |piece| match piece {
+        Piece::File(path) => Some(dir.join(path)),
+        _ => None,
+    };
+    pieces(text).filter_map(file).collect()
+}
+
+/// A piece of a text.
+enum Piece<'a> {
+    /// It stands for itself.
+    Text(&'a str),
+    /// A variable's name.
+    Variable(&'a str),
+    /// A file's path.
+    File(&'a str),
+    /// What is opened by this is not closed; it is the last piece.
+    Unclosed(&'static str),
 }
 
 const ENV: &str = "${env:";
 const FILE: &str = "${file:";
+
+/// Takes a text apart.
+fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if let Some(after) = rest.strip_prefix("$${") {
+            rest = after;
+            return Some(Piece::Text("${"));
+        }
+        if let Some((kind, after)) = strip_opening(rest) {
+            let Some((name, after)) = after.split_once('}') else {
+                rest = "";
+                return Some(Piece::Unclosed(kind));
+            };
+            rest = after;
+            return Some(if kind == ENV { Piece::Variable(name) } else { Piece::File(name) });
+        }
+        // Up to the next `$`; one that opens nothing stands for itself.
+        let end = rest.char_indices().skip(1).find(|(_, c)| *c == '$');
+        let (piece, after) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+        rest = after;
+        (!piece.is_empty()).then_some(Piece::Text(piece))
+    })
+}
 
 fn strip_opening(text: &str) -> Option<(&'static str, &str)> {
     [ENV, FILE].into_iter().find_map(|kind| Some((kind, text.strip_prefix(kind)?)))
@@ -122,12 +152,21 @@ mod tests {
         check("a${env:A}b${env:A}", Ok("afrom envbfrom env"));
         check("${file:s}!", Ok("from file!"));
         check("costs 5$ or ${x} or $", Ok("costs 5$ or ${x} or $"));
+        check("$$$é$${é${env:A}", Ok("$$$é${éfrom env"));
         check("$${env:A}", Ok("${env:A}"));
         check("${env:N}", Ok("${env:A}")); // once, not again
         check("${env:NO}", Err("variable NO is not set"));
         check("${env:E}", Err("variable E is empty"));
         check("${file:none}", Err("none cannot be read"));
         check("${env:A", Err("no closing"));
+    }
+
+    #[test]
+    fn the_files_of_a_text_are_named_and_not_read() {
+        let dir = Path::new("/etc/wts");
+        let text = "a${file:key}b${env:A}${file:/run/x}$${file:no}${file:";
+        assert_eq!(files(text, dir), [Path::new("/etc/wts/key"), Path::new("/run/x")]);
+        assert_eq!(files("plain", dir), [] as [&Path; 0]);
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::time::Duration;
 use url::Url;
 
 use super::clients::lower_clients;
-use super::expand::{Environment, expand};
+use super::expand::{Environment, expand, files};
+use super::exposure::Exposure;
 use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, nearest};
 use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
 use super::{
-    Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy, RespConfig,
-    StoreConfig, Writes,
+    Advice, Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy,
+    RespConfig, StoreConfig, Writes,
 };
 use crate::duration::parse_duration;
 use crate::token::Secret;
@@ -35,7 +36,8 @@ pub(super) fn lower(
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Config> {
     let dir = file.parent().unwrap_or(Path::new(""));
-    let mut lowering = Lowering { dir, environment, mistakes };
+    let mut lowering =
+        Lowering { dir, environment, mistakes, advice: Vec::new(), exposure: Exposure::default() };
     let http = lowering.http(raw.http);
     let resp = lowering.resp(raw.resp, &http, !raw.clients.0.is_empty());
     let store = lowering.store(raw.store);
@@ -50,6 +52,7 @@ pub(super) fn lower(
         let password = resp.as_ref().and_then(|resp| resp.password.as_ref());
         lower_clients(raw.clients, &names, password, &mut lowering)
     };
+    std::mem::take(&mut lowering.exposure).advise(file, &mut lowering);
     Some(Config {
         http,
         resp,
@@ -60,6 +63,7 @@ pub(super) fn lower(
         log,
         grace_period,
         sources: sources?,
+        advice: lowering.advice,
     })
 }
 
@@ -68,11 +72,23 @@ pub(super) struct Lowering<'a> {
     dir: &'a Path,
     environment: &'a Environment,
     mistakes: &'a mut Vec<Mistake>,
+    advice: Vec<Advice>,
+    exposure: Exposure,
 }
 
 impl Lowering<'_> {
     pub(super) fn mistake(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.push(Mistake::at(path, message));
+    }
+
+    pub(super) fn advise(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.advice.push(Advice::on(path, message));
+    }
+
+    /// Notes that the setting at `path` is a secret, written as `text`: where it stands, nobody else
+    /// should read it.
+    pub(super) fn is_secret(&mut self, path: &str, text: &str) {
+        self.exposure.note(path, text, files(text, self.dir));
     }
 
     pub(super) fn push(&mut self, mistake: Mistake) {
@@ -275,9 +291,17 @@ impl Lowering<'_> {
         Some(self.dir.join(text))
     }
 
+    /// As [`Lowering::text`], of a secret.
+    pub(super) fn secret(&mut self, path: &str, setting: Option<Setting>) -> Option<String> {
+        if let Some(Setting::Text(text)) = &setting {
+            self.is_secret(path, text);
+        }
+        self.text(path, setting)
+    }
+
     /// A key that clients show. Never empty: an empty one would let everybody in.
     pub(super) fn key(&mut self, path: &str, setting: Option<Setting>) -> Option<Secret> {
-        let text = self.text(path, setting)?;
+        let text = self.secret(path, setting)?;
         // What is stripped from a parameter on its way in could never match.
         if text.trim() != text || text.is_empty() || text.contains(char::is_control) {
             let what = "is empty, has white space around it or holds control characters";
@@ -377,6 +401,11 @@ impl Lowering<'_> {
 
     fn outbound(&mut self, raw: RawOutbound) -> OutboundConfig {
         let ca_file = self.path("outbound.ca_file", raw.ca_file);
+        if let Some(Setting::Text(text)) = &raw.proxy
+            && text.contains(['@', '$'])
+        {
+            self.is_secret("outbound.proxy", text);
+        }
         let proxy = self.text("outbound.proxy", raw.proxy).and_then(|text| {
             // The text may hold a password, so it is not repeated.
             match Url::parse(&text) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::Method;
+use super::exposure::is_secret_name;
 use super::lower::Lowering;
 use super::raw::RawBasic;
 use super::setting::{Setting, Table};
@@ -328,6 +329,9 @@ pub(super) fn lower_text(
     lowering: &mut Lowering<'_>,
 ) -> Option<Template> {
     let text = lowering.written(path, Some(setting))?;
+    if is_secret_name(path.rsplit('.').next().unwrap_or(path)) {
+        lowering.is_secret(path, &text);
+    }
     let before = lowering.mistakes_so_far();
     match Template::parse(&text, |text| lowering.expanded(path, text)) {
         // What could not be expanded has been said; the remains mean nothing.

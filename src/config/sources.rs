@@ -137,7 +137,7 @@ fn lower_source(
     };
     let own = own.unwrap_or_else(|| FieldPath::named(name.as_str()));
     let (value, answer) = lower_answer(path, answer, preset, own, lowering);
-    let captured = lowering.text(&at("captured"), raw.captured).map(Secret::new);
+    let captured = lowering.secret(&at("captured"), raw.captured).map(Secret::new);
     check_captured(path, &request, &answer, captured.as_ref(), lowering);
     let follow = lowering.flag(&at("follow"), raw.follow, preset.follow);
     if follow && dependencies.is_empty() {

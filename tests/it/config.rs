@@ -1,5 +1,6 @@
 //! What a config may say, and what is said of its mistakes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -346,4 +347,78 @@ fn a_config_never_shows_its_secrets() {
         force: {"f": "hunter5"}, capture: "c", captured: "hunter6", account: "a")})"#;
     let shown = format!("{:#?}", parse(text, &Environment::default()).unwrap());
     assert!(!shown.contains("hunter"), "{shown}");
+}
+
+/// The advice of a config that is read from a file of this mode, beside `key` of another.
+fn advice(settings: &str, mode: u32, mode_of_key: u32) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str, mode| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path
+    };
+    file("key", "0123456789abcdef-from-a-file", mode_of_key);
+    let text = format!("({settings}, token_sources: {{\"a\": (url: \"https://h\")}})");
+    let path = file("c.ron", &text, mode);
+    let config = config::load(&path, &Environment::of([("KEY", "0123456789abcdef")])).unwrap();
+    let advice = config.advice.iter().map(|advice| format!("{}: {}", advice.path, advice.message));
+    advice.map(|line| line.replace(dir.path().to_str().unwrap(), "DIR")).collect()
+}
+
+#[test]
+fn a_file_with_secrets_that_others_may_read_is_told_of() {
+    let written = |path: &str| {
+        format!("{path}: is a secret in a file that others may read; run `chmod go= DIR/c.ron`")
+    };
+    let named = |path: &str| {
+        format!("{path}: is a secret in a file that others may read; run `chmod go= DIR/key`")
+    };
+    for (settings, expected) in [
+        (r#"request_secret: "0123456789abcdef""#, vec![written("request_secret")]),
+        (r#"resp: (password: "0123456789abcdef")"#, vec![written("resp.password")]),
+        (r#"clients: {"c": (keys: ["0123456789abcdef"])}"#, vec![written("clients.c.keys.0")]),
+        (r#"outbound: (proxy: "http://u:p@h")"#, vec![written("outbound.proxy")]),
+        (r#"request_secret: "${file:key}""#, vec![named("request_secret")]),
+        (
+            r#"request_secret: "0123456789abcdef", resp: (password: "${file:key}")"#,
+            vec![written("request_secret"), named("resp.password")],
+        ),
+        // Each file once.
+        (
+            r#"request_secret: "${file:key}1", resp: (password: "${file:key}2")"#,
+            vec![named("resp.password")],
+        ),
+        (r#"request_secret: "${env:KEY}""#, vec![]),
+        (r#"outbound: (proxy: "http://h:3128"), grace_period: "1s""#, vec![]),
+    ] {
+        assert_eq!(advice(settings, 0o644, 0o640), expected, "{settings}");
+        assert_eq!(advice(settings, 0o600, 0o400), [] as [&str; 0], "{settings}");
+    }
+}
+
+#[test]
+fn a_sources_secrets_are_told_by_their_names() {
+    for (source, setting) in [
+        (r#"args: {"appid": "wx0", "secret": "s0"}"#, Some("args.secret")),
+        (r#"json: {"o": {"appSecret": "s0"}}"#, Some("json.o.appSecret")),
+        (r#"form: {"client_secret": "s0"}"#, Some("form.client_secret")),
+        (r#"headers: {"X-Api-Key": "s0"}"#, Some("headers.X-Api-Key")),
+        (r#"basic: (user: "u", password: "s0")"#, Some("basic.password")),
+        (r#"args: {"r": "{{captured}}"}, capture: "r", captured: "s0""#, Some("captured")),
+        (r#"args: {"appid": "wx0", "secret": "${env:KEY}", "access_token": "{{a}}"}"#, None),
+        (r#"headers: {"Authorization": "Bearer {{a}}"}"#, None),
+    ] {
+        let settings = format!(
+            "token_sources: {{\"a\": (url: \"https://h\"), \"t\": (url: \"https://h\", {source})}}"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.ron");
+        std::fs::write(&path, format!("({settings})")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o604)).unwrap();
+        let config = config::load(&path, &Environment::of([("KEY", "k")])).unwrap();
+        let paths: Vec<&str> = config.advice.iter().map(|advice| advice.path.as_str()).collect();
+        let expected = setting.map(|setting| format!("token_sources.t.{setting}"));
+        assert_eq!(paths, expected.iter().map(String::as_str).collect::<Vec<_>>(), "{source}");
+    }
 }

@@ -45,6 +45,25 @@ async fn check_says_what_a_config_would_do_and_shows_no_secret() {
     assert_eq!(ended.out, include_str!("../golden/check.txt"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_is_printed_by_check_and_logged_at_the_start() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let ours = run(dir.path(), wechat.address(), "").await;
+    let file = dir.path().join("config.ron");
+    let command = format!("run `chmod go= {}`", file.display());
+    assert!(ours.log().contains(&command), "{}", ours.log());
+    let check = async || ended(&["--config", file.to_str().unwrap(), "check"], &[]).await;
+    let told = check().await;
+    assert_eq!(told.code, Some(0), "advice is no mistake");
+    let line = "advice   request_secret: is a secret in a file that others may read; ";
+    assert!(told.out.contains(line) && told.out.contains(&command), "{}", told.out);
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, private).unwrap();
+    assert!(!check().await.out.contains("advice"));
+    wechat.stop().await;
+}
+
 #[tokio::test]
 async fn help_and_version_are_there() {
     let help = ended(&["--help"], &[]).await;
