@@ -284,10 +284,12 @@ impl Ours {
                 idle_timeout: Duration::ZERO,
                 writes: Writes::Refuse,
                 notify: true,
+                tls: None,
             };
             let (_, refresh) = queue([]);
             let clients = Vec::new();
-            let parts = RespParts { reader, refresh, clients, clock: Arc::clone(&clock) };
+            let clock_of_parts = Arc::clone(&clock);
+            let parts = RespParts { reader, refresh, clients, clock: clock_of_parts, tls: None };
             spawn(listener, config, parts, &Drain::new()).unwrap();
             tokio::spawn(refresher(publisher, clock, wishes, done));
             address

@@ -1,5 +1,6 @@
 //! The composition root: the only file that knows every room. Starts them in order, and ends them.
 
+mod encryption;
 mod reload;
 mod running;
 pub mod sandbox;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::clock::{self, LOOK_EVERY, SharedClock};
-use crate::config::{Advice, Config, HttpConfig, RespConfig};
+use crate::config::{Advice, Config, HttpConfig, Mistake, RespConfig};
 use crate::http::{self, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
@@ -24,6 +25,8 @@ use crate::source::HttpUpstream;
 use crate::store::{self, Closing, Locked};
 use crate::token::Secret;
 
+pub use encryption::Certificates;
+use encryption::Encryption;
 pub use reload::Reloaded;
 use running::{Ready, Running};
 
@@ -56,6 +59,8 @@ pub enum StartError {
     },
     /// A setting of the outbound client makes no client.
     Outbound(OutboundSetupError),
+    /// The files of a certificate cannot be used; every mistake in them.
+    Tls(Vec<Mistake>),
     /// There is no thread to be had.
     Thread(io::Error),
     /// The system has no randomness to make a request secret of.
@@ -79,6 +84,11 @@ impl fmt::Display for StartError {
                 }
             }
             StartError::Outbound(error) => error.fmt(f),
+            StartError::Tls(mistakes) => {
+                let lines =
+                    mistakes.iter().map(|Mistake { path, message }| format!("{path}: {message}"));
+                f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+            }
             StartError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
             StartError::NoRandomness(error) => {
                 write!(f, "cannot make a request secret: {error}; set request_secret in the config")
@@ -98,6 +108,7 @@ pub struct Server {
     pub resp: Option<SocketAddr>,
     drain: Drain,
     running: Running,
+    encryption: Encryption,
     /// What it was started with, but for the sources.
     settings: Config,
     store: Closing,
@@ -112,6 +123,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
     log_advice(&config.advice);
     let (http_config, resp_config) = share_descriptors(&config);
     let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
+    let certificates = Certificates::read(&config).map_err(StartError::Tls)?;
     let dir = config.store.path.clone();
     let (token_store, restored, closing) = in_blocking({
         let (dir, clock) = (dir.clone(), Arc::clone(&clock));
@@ -144,11 +156,13 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         Some(resp) => Some(bind("resp.bind", resp.bind).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
+    let encryption = Encryption::begin(certificates, &clock, &drain);
     let parts = HttpParts {
         reader: reader.clone(),
         refresh: running.handle(),
         clock: Arc::clone(&clock),
         secret,
+        tls: encryption.http.clone(),
     };
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
     if let (Some((listener, _)), Some(resp_config)) = (resp_listener, resp_config) {
@@ -157,6 +171,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
             refresh: running.handle(),
             clients: config.clients.clone(),
             clock: Arc::clone(&clock),
+            tls: encryption.resp.clone(),
         };
         resp::spawn(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
     }
@@ -168,7 +183,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         resp = resp.map_or_else(|| "off".to_owned(), |address| address.to_string()),
         store = %dir.display(), sources, restored = live, "serving"
     );
-    Ok(Server { http, resp, drain, running, settings: config, store: closing })
+    Ok(Server { http, resp, drain, running, encryption, settings: config, store: closing })
 }
 
 impl Server {

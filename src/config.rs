@@ -76,6 +76,8 @@ pub struct HttpConfig {
     /// How long a connection may be idle between requests, and a request's body or an answer may
     /// stand still.
     pub idle_timeout: Duration,
+    /// `None`: it speaks plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 /// Settings of the RESP listener.
@@ -93,6 +95,20 @@ pub struct RespConfig {
     pub writes: Writes,
     /// Whether keyspace notifications are sent to those who subscribe to them.
     pub notify: bool,
+    /// `None`: it speaks the plain Redis protocol.
+    pub tls: Option<TlsConfig>,
+}
+
+/// The files of a listener that speaks TLS, all in PEM. What is in them is not looked at here: it
+/// changes while the server runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The server's certificate, and after it those that lead to an authority.
+    pub cert: PathBuf,
+    /// Its private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+    /// The authorities that clients' certificates come from; `None`: clients need no certificate.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// What becomes of a write to a token over the Redis protocol.

@@ -5,7 +5,6 @@ mod auth;
 mod connection;
 mod form;
 mod handlers;
-mod log_budget;
 mod overload;
 mod progress;
 mod query;
@@ -29,18 +28,23 @@ use crate::config::HttpConfig;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::tls::{Listener, Tls};
 use crate::token::Secret;
 
+use crate::log_budget::LogBudget;
 use auth::Gate;
 use connection::Limits;
 use handlers::Site;
-use log_budget::LogBudget;
 use overload::Overload;
 
 pub use routes::{ROUTES, Route};
 
 /// How long accepting rests after an error that waiting may cure, such as no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What TLS needs to know of this listener.
+pub const TLS: Listener =
+    Listener { setting: "http.tls", alpn: &[b"http/1.1"], in_the_clear: overload::SPEAKS_TLS };
 
 /// What the listener serves from.
 #[derive(Debug, Clone)]
@@ -53,6 +57,8 @@ pub struct HttpParts {
     pub clock: SharedClock,
     /// What a client must say to be given a token.
     pub secret: Secret,
+    /// What connections are encrypted with; `None`: they are not.
+    pub tls: Option<Tls>,
 }
 
 /// Serves `listener` until the drain begins; then takes no new connection, closes idle ones, lets
@@ -73,7 +79,7 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, secret } = parts;
+    let HttpParts { reader, refresh, clock, secret, tls } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let site = Arc::new(Site {
@@ -82,6 +88,8 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         clock: clock.clone(),
         gate: Gate::new(secret),
         body_timeout: config.idle_timeout,
+        tls,
+        tls_hellos: LogBudget::default(),
     });
     let overload = Overload::new(config.max_connections);
     let accept_errors = LogBudget::default();
@@ -101,7 +109,11 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
                         drop(permit);
                     });
                 }
-                Err(_) => overload.refuse(stream, clock.now(), &connections),
+                Err(_) => {
+                    // Who waits for a handshake would take a 503 for a broken one.
+                    let can_be_told = site.tls.is_none();
+                    overload.refuse(stream, can_be_told, clock.now(), &connections);
+                }
             },
             Err(error) if concerns_one_peer(&error) => {
                 tracing::debug!(%error, "a client left before it was accepted");

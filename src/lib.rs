@@ -2,7 +2,7 @@
 //! The rooms, in reading order: the vocabulary (`clock`, `token`, `account`,
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
-//! kept fresh (`refresh`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
+//! kept fresh (`refresh`); the listeners (`http`, `resp`), and what both need (`tls`, `log_budget`); the stand-in for WeChat (`sandbox`); and
 //! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
 
 pub mod account;
@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod duration;
 pub mod http;
+pub mod log_budget;
 pub mod logging;
 pub mod outbound;
 pub mod refresh;
@@ -22,4 +23,5 @@ pub mod shutdown;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod tls;
 pub mod token;

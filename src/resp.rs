@@ -13,9 +13,11 @@ mod session;
 mod tracking;
 mod users;
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -27,13 +29,15 @@ use tracing::{debug, error, warn};
 
 use crate::clock::{Now, SharedClock};
 use crate::config::{ClientConfig, RespConfig, Writes};
+use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::resp::audience::Audience;
-use crate::resp::connections::{Connections, Stop};
+use crate::resp::connections::{Card, Connections, Stop};
 use crate::resp::session::Session;
-use crate::resp::users::Users;
+use crate::resp::users::{User, Users};
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::tls::{Listener, Stream, Tls};
 
 /// How long a peer may leave its replies unread before it is cut. A minute of a full socket buffer
 /// is a peer that hangs, and what it is owed occupies memory.
@@ -52,6 +56,17 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// where `idle_timeout` is 0.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What TLS needs to know of this listener.
+pub const TLS: Listener = Listener {
+    setting: "resp.tls",
+    // The Redis protocol has no name there.
+    alpn: &[],
+    in_the_clear: b"-ERR this port speaks TLS: connect with rediss:// or --tls\r\n",
+};
+
 /// How many databases SELECT admits. All of them show the same keys, so that a client configured
 /// for any of Redis' sixteen works unchanged.
 const DATABASES: u8 = 16;
@@ -67,6 +82,8 @@ pub struct RespParts {
     pub clients: Vec<ClientConfig>,
     /// The time.
     pub clock: SharedClock,
+    /// What connections are encrypted with; `None`: they are not.
+    pub tls: Option<Tls>,
 }
 
 /// What all sessions share.
@@ -86,6 +103,9 @@ struct Shared {
     connections: Connections,
     audience: Audience,
     counters: Counters,
+    tls: Option<Tls>,
+    /// Of clients that speak TLS where it is not spoken.
+    tls_hellos: LogBudget,
 }
 
 /// What INFO counts.
@@ -150,6 +170,8 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
         connections: Connections::default(),
         audience: Audience::new(config.notify),
         counters: Counters::default(),
+        tls: parts.tls,
+        tls_hellos: LogBudget::default(),
     });
     let sessions = TaskTracker::new();
     let herald = tokio::spawn(herald::announce(Arc::clone(&shared)));
@@ -208,12 +230,67 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
     let user = shared.users.at_connect();
     match shared.connections.admit(peer, local, user.clone(), now, shared.max_connections) {
         Some(card) => {
-            sessions.spawn(Session::new(stream, Arc::clone(shared), card, user).run());
+            let shared = Arc::clone(shared);
+            if shared.tls.is_some() {
+                sessions.spawn(serve_encrypted(stream, shared, card, user));
+            } else {
+                sessions.spawn(Session::new(Stream::Plain(stream), shared, card, user).run());
+            }
         }
         None => {
             shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            sessions.spawn(turn_away(stream));
+            // Who waits for a handshake would take the words for a broken one.
+            if shared.tls.is_none() {
+                sessions.spawn(turn_away(stream));
+            }
         }
+    }
+}
+
+/// Serves a connection once its handshake is done. Until then it is one like the others: it has its
+/// place, and is cut by who may cut it.
+async fn serve_encrypted(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    card: Arc<Card>,
+    user: Option<Arc<User>>,
+) {
+    let place = Place { shared: &shared, card: &card };
+    let encrypted = {
+        let tls = shared.tls.as_ref().expect("only a listener with TLS comes here");
+        let mut handshake = Box::pin(tls.accept(stream, card.peer, HANDSHAKE_TIMEOUT));
+        poll_fn(|wakeup| {
+            // Before the look: what happens after it wakes this again.
+            card.wake(wakeup.waker());
+            match handshake.as_mut().poll(wakeup) {
+                Poll::Pending if card.stopping().is_some() => Poll::Ready(None),
+                poll => poll,
+            }
+        })
+        .await
+    };
+    if let Some(stream) = encrypted {
+        place.keep();
+        Session::new(stream, Arc::clone(&shared), Arc::clone(&card), user).run().await;
+    }
+}
+
+/// The place of a connection that is not a session yet; given back when dropped.
+struct Place<'a> {
+    shared: &'a Shared,
+    card: &'a Card,
+}
+
+impl Place<'_> {
+    /// Leaves it to a session, which gives it back.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.shared.connections.forget(self.card.id);
     }
 }
 

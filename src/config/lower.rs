@@ -10,12 +10,14 @@ use url::Url;
 use super::clients::lower_clients;
 use super::expand::{Environment, expand, files};
 use super::exposure::Exposure;
-use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, nearest};
+use super::raw::{
+    RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, RawStore, RawTls, nearest,
+};
 use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
 use super::{
     Advice, Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy,
-    RespConfig, StoreConfig, Writes,
+    RespConfig, StoreConfig, TlsConfig, Writes,
 };
 use crate::duration::parse_duration;
 use crate::token::Secret;
@@ -312,7 +314,7 @@ impl Lowering<'_> {
     }
 
     fn http(&mut self, raw: RawHttp) -> HttpConfig {
-        HttpConfig {
+        let config = HttpConfig {
             bind: self.address("http.bind", raw.bind, SocketAddr::from(([127, 0, 0, 1], 12123))),
             max_connections: self.count(
                 "http.max_connections",
@@ -330,7 +332,38 @@ impl Lowering<'_> {
                 raw.idle_timeout,
                 Duration::from_secs(60),
             ),
+            tls: self.tls("http.tls", raw.tls),
+        };
+        self.advise_on_plain_text("http", config.bind, config.tls.as_ref());
+        config
+    }
+
+    /// Advises on tokens and keys that others on the way can read.
+    fn advise_on_plain_text(&mut self, listener: &str, bind: SocketAddr, tls: Option<&TlsConfig>) {
+        if tls.is_none() && !bind.ip().is_loopback() {
+            let what = "is reachable from other machines, and all that is said there can be read on the way";
+            let remedy =
+                format!("set {listener}.tls, or put a TLS proxy before it and bind to 127.0.0.1");
+            self.advise(format!("{listener}.bind"), format!("{what}; {remedy}"));
         }
+    }
+
+    /// The files of a listener that speaks TLS; the certificate and its key come together.
+    fn tls(&mut self, path: &str, raw: Option<RawTls>) -> Option<TlsConfig> {
+        let raw = raw?;
+        let at = |name: &str| format!("{path}.{name}");
+        for (name, setting, what) in
+            [("cert", &raw.cert, "certificate and its chain"), ("key", &raw.key, "private key")]
+        {
+            if setting.is_none() {
+                self.mistake(at(name), format!("is missing; name the PEM file of the {what}"));
+            }
+        }
+        let cert = self.path(&at("cert"), raw.cert);
+        let key = self.path(&at("key"), raw.key);
+        self.exposure.note(&at("key"), "", key.iter().cloned().collect());
+        let client_ca = self.path(&at("client_ca"), raw.client_ca);
+        Some(TlsConfig { cert: cert?, key: key?, client_ca })
     }
 
     fn resp(&mut self, raw: RawResp, http: &HttpConfig, has_clients: bool) -> Option<RespConfig> {
@@ -352,6 +385,7 @@ impl Lowering<'_> {
                 .and_then(|choice| self.choice("resp.writes", &choice, WRITES))
                 .unwrap_or(Writes::Refuse),
             notify: self.flag("resp.notify", raw.notify, true),
+            tls: self.tls("resp.tls", raw.tls),
         };
         if !enabled {
             return None;
@@ -365,6 +399,7 @@ impl Lowering<'_> {
         if config.bind == http.bind && config.bind.port() != 0 {
             self.mistake("resp.bind", "is the address of http.bind; give them different ports");
         }
+        self.advise_on_plain_text("resp", config.bind, config.tls.as_ref());
         Some(config)
     }
 

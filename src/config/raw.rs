@@ -46,6 +46,7 @@ group! {
         max_connections: Option<Setting>,
         header_timeout: Option<Setting>,
         idle_timeout: Option<Setting>,
+        tls: Option<RawTls>,
     }
 }
 
@@ -59,6 +60,16 @@ group! {
         idle_timeout: Option<Setting>,
         writes: Option<Choice>,
         notify: Option<Setting>,
+        tls: Option<RawTls>,
+    }
+}
+
+group! {
+    /// `tls` of a listener.
+    RawTls {
+        cert: Option<Setting>,
+        key: Option<Setting>,
+        client_ca: Option<Setting>,
     }
 }
 
@@ -160,11 +171,12 @@ group! {
 pub(super) const STICKY_NAMES: &[&str] = &["window"];
 
 /// The names of the settings, group by group.
-pub(super) fn groups() -> [&'static [&'static str]; 12] {
+pub(super) fn groups() -> [&'static [&'static str]; 13] {
     [
         RawConfig::NAMES,
         RawHttp::NAMES,
         RawResp::NAMES,
+        RawTls::NAMES,
         RawClient::NAMES,
         RawStore::NAMES,
         RawRefresh::NAMES,
@@ -207,6 +219,7 @@ fn unknown(path: &str) -> Mistake {
         "" => RawConfig::NAMES,
         "http" => RawHttp::NAMES,
         "resp" => RawResp::NAMES,
+        "http.tls" | "resp.tls" => RawTls::NAMES,
         "store" => RawStore::NAMES,
         "refresh" => RawRefresh::NAMES,
         "outbound" => RawOutbound::NAMES,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::clock::Now;
 use crate::token::Secret;
 
-use super::log_budget::LogBudget;
+use crate::log_budget::LogBudget;
 
 /// The shared secret, and the log of those who do not know it.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use warp::http::{Method, Request, StatusCode, Uri};
 
 use crate::clock::SharedClock;
+use crate::tls::Stream;
 
 use super::handlers::Site;
 use super::progress::{NotingStream, Phase, Progress};
@@ -56,17 +57,28 @@ impl Limits {
 /// Serves one connection to its end. `closing` tells of the drain; it is the connection's own, as
 /// each poll locks it.
 pub(super) async fn run(
-    stream: TcpStream,
+    socket: TcpStream,
     peer: SocketAddr,
     site: Arc<Site>,
     limits: Limits,
     closing: CancellationToken,
 ) {
     // An answer is one small write; waiting to join it with the next would only delay it.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, %error, "HTTP client left at once");
         return;
     }
+    let stream = if site.tls.is_none() {
+        Stream::Plain(socket)
+    } else {
+        // In a box: what a handshake needs is not kept for connections that have none.
+        match Box::pin(encrypted(socket, peer, &site, limits, &closing)).await {
+            Some(stream) => stream,
+            None => return,
+        }
+    };
+    let in_the_clear = site.tls.is_none();
+    let told = Arc::clone(&site);
     let progress = Arc::new(Progress::default());
     let mut deadline = Deadline::new(limits, site.clock.clone(), &progress);
     let routes = TowerToHyperService::new(warp::service(routes(site, peer)));
@@ -121,6 +133,33 @@ pub(super) async fn run(
         // hyper's text says what kind of error it was, and nothing of what the client sent.
         End::Closed(Err(error)) => tracing::debug!(%peer, %error, "HTTP connection broke"),
         End::TimedOut(phase) => tracing::debug!(%peer, ?phase, "HTTP connection timed out"),
+    }
+    if in_the_clear
+        && progress.began_with_tls()
+        && let Some(unsaid) = told.tls_hellos.spend(told.clock.now())
+    {
+        tracing::warn!(
+            %peer, unsaid,
+            "a client speaks TLS on the plain HTTP port; have it use http://, or set http.tls"
+        );
+    }
+}
+
+/// The connection once its handshake is done. The drain leaves it as long as it leaves a head.
+async fn encrypted(
+    socket: TcpStream,
+    peer: SocketAddr,
+    site: &Site,
+    limits: Limits,
+    closing: &CancellationToken,
+) -> Option<Stream> {
+    let too_late = async {
+        closing.cancelled().await;
+        tokio::time::sleep(LAST_HEAD).await;
+    };
+    tokio::select! {
+        stream = site.tls.as_ref()?.accept(socket, peer, limits.header) => stream,
+        () = too_late => None,
     }
 }
 

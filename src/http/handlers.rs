@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::clock::SharedClock;
+use crate::log_budget::LogBudget;
 use crate::refresh::{RefreshError, RefreshHandle, Refused, Wish};
 use crate::snapshot::Reader;
+use crate::tls::Tls;
 
 use super::auth::Gate;
 use super::query::Asked;
@@ -21,6 +23,9 @@ pub(super) struct Site {
     pub(super) gate: Gate,
     /// How long a request's body may take, all in all.
     pub(super) body_timeout: Duration,
+    pub(super) tls: Option<Tls>,
+    /// Of clients that speak TLS where it is not spoken.
+    pub(super) tls_hellos: LogBudget,
 }
 
 /// The current token.

@@ -1,4 +1,5 @@
-//! Turns connections away when all places are taken: a 503 that waits for nobody.
+//! Turns connections away: a 503 that waits for nobody when all places are taken; and what those are
+//! told who speak plain HTTP to a port that speaks TLS.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Now;
 
-use super::log_budget::LogBudget;
+use crate::log_budget::LogBudget;
 
 /// How many refused connections are kept open for a moment; the others are closed at once.
 const MAX_LINGERING: usize = 64;
@@ -28,6 +29,15 @@ const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     connection: close\r\n\
     \r\n\
     {\"error\": \"too many connections\"}";
+
+/// To a client in the clear where TLS is spoken.
+pub(super) const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    content-type: application/json; charset=UTF-8\r\n\
+    cache-control: no-store\r\n\
+    content-length: 47\r\n\
+    connection: close\r\n\
+    \r\n\
+    {\"error\": \"this port speaks TLS: use https://\"}";
 
 /// What is known about the refusals so far.
 #[derive(Debug)]
@@ -46,8 +56,15 @@ impl Overload {
         }
     }
 
-    /// Answers with a 503 and closes. Never waits; what lingers is a task of `tasks`.
-    pub(super) fn refuse(&self, stream: TcpStream, now: Now, tasks: &TaskTracker) {
+    /// Answers with a 503, where the client `can_be_told`, and closes. Never waits; what lingers is a
+    /// task of `tasks`.
+    pub(super) fn refuse(
+        &self,
+        stream: TcpStream,
+        can_be_told: bool,
+        now: Now,
+        tasks: &TaskTracker,
+    ) {
         if let Some(unsaid) = self.log.spend(now) {
             let max_connections = self.max_connections;
             tracing::warn!(
@@ -55,6 +72,9 @@ impl Overload {
                 unsaid,
                 "HTTP connection refused: all places are taken"
             );
+        }
+        if !can_be_told {
+            return;
         }
         // By the plain socket: the runtime does not know yet that a fresh one can be written to.
         let Ok(mut socket) = stream.into_std() else { return };
@@ -82,9 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_states_its_length() {
-        let text = std::str::from_utf8(ANSWER).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{text}");
+    fn the_answers_state_their_length() {
+        for answer in [ANSWER, SPEAKS_TLS] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{text}");
+        }
     }
 }

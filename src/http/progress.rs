@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::tls::{HANDSHAKE_RECORD, Stream};
 
 /// What is read and thrown away of a request we refused, in bytes, before the connection closes.
 const LINGER_BYTES: usize = 256 * 1024;
@@ -33,6 +34,7 @@ pub(super) enum Phase {
 pub(super) struct Progress {
     steps_and_phase: AtomicU32,
     body_unread: AtomicBool,
+    tls_hello: AtomicBool,
 }
 
 impl Progress {
@@ -60,12 +62,17 @@ impl Progress {
     pub(super) fn left_body_unread(&self, unread: bool) {
         self.body_unread.store(unread, Ordering::Relaxed);
     }
+
+    /// Whether the first byte was the one that TLS begins with.
+    pub(super) fn began_with_tls(&self) -> bool {
+        self.tls_hello.load(Ordering::Relaxed)
+    }
 }
 
-/// A client's socket that notes its steps.
+/// A client's connection that notes its steps.
 #[derive(Debug)]
 pub(super) struct NotingStream {
-    stream: TcpStream,
+    stream: Stream,
     progress: Arc<Progress>,
     /// Whether the client has sent anything yet.
     heard: bool,
@@ -73,7 +80,7 @@ pub(super) struct NotingStream {
 }
 
 impl NotingStream {
-    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> NotingStream {
+    pub(super) fn new(stream: Stream, progress: Arc<Progress>) -> NotingStream {
         NotingStream { stream, progress, heard: false, lingered: 0 }
     }
 
@@ -95,7 +102,11 @@ impl AsyncRead for NotingStream {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
-            self.heard = true;
+            if !self.heard {
+                self.heard = true;
+                let begins_with_tls = buffer.filled()[before] == HANDSHAKE_RECORD;
+                self.progress.tls_hello.store(begins_with_tls, Ordering::Relaxed);
+            }
             if self.progress.phase() == Phase::Client {
                 self.progress.step(Phase::Head);
             }

@@ -71,14 +71,15 @@ fn published(value: &str, now: Now, life: Duration, generation: u64) -> Publishe
 
 fn config(max_connections: usize, header_timeout: Duration, idle_timeout: Duration) -> HttpConfig {
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
-    HttpConfig { bind, max_connections, header_timeout, idle_timeout }
+    HttpConfig { bind, max_connections, header_timeout, idle_timeout, tls: None }
 }
 
 fn parts(clock: SharedClock) -> (HttpParts, Vec<Publisher>, Vec<RequestQueue>) {
     let names = NAMES.map(|name| SourceName::parse(name).unwrap());
     let (publishers, reader) = snapshot(names.clone());
     let (queues, refresh) = queue(names);
-    (HttpParts { reader, refresh, clock, secret: Secret::new(KEY) }, publishers, queues)
+    let parts = HttpParts { reader, refresh, clock, secret: Secret::new(KEY), tls: None };
+    (parts, publishers, queues)
 }
 
 struct TestServer {

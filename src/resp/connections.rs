@@ -95,6 +95,11 @@ impl Card {
         self.owes.store(owes, Ordering::Relaxed);
     }
 
+    /// Whether a reply waits for the peer to take it.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.load(Ordering::Relaxed)
+    }
+
     /// Which protocol the peer speaks.
     pub(super) fn protocol(&self) -> Protocol {
         if self.protocol.load(Ordering::Relaxed) == Protocol::Resp3.number() {
@@ -383,7 +388,7 @@ impl Connections {
                 && idle >= idle_timeout
                 && !card.is_subscribed()
                 && !card.is_waiting();
-            let stalled = card.owes.load(Ordering::Relaxed) && idle >= stall_timeout;
+            let stalled = card.owes() && idle >= stall_timeout;
             if silent || stalled {
                 card.stop(Stop::Cut);
             }

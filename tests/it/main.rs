@@ -13,4 +13,5 @@ mod refresh;
 mod reload;
 mod secrets;
 mod support;
+mod tls;
 mod vendors;

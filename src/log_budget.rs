@@ -11,7 +11,7 @@ const SPACING: Duration = Duration::from_secs(10);
 
 /// The budget of one kind of line.
 #[derive(Debug, Default)]
-pub(super) struct LogBudget {
+pub struct LogBudget {
     /// When the next line may come: milliseconds on the monotonic clock.
     next: AtomicU64,
     unsaid: AtomicU64,
@@ -19,7 +19,7 @@ pub(super) struct LogBudget {
 
 impl LogBudget {
     /// Asks to write a line. `Some` allows it and tells how many were left out since the last one.
-    pub(super) fn spend(&self, now: Now) -> Option<u64> {
+    pub fn spend(&self, now: Now) -> Option<u64> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let allowed = self
             .next
