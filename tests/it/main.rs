@@ -14,4 +14,5 @@ mod reload;
 mod secrets;
 mod support;
 mod tls;
+mod upstream_tls;
 mod vendors;
