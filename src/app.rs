@@ -156,7 +156,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         Some(resp) => Some(bind("resp.bind", resp.bind).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
-    let encryption = Encryption::begin(certificates, &clock, &drain);
+    let encryption = Encryption::begin(certificates, &clock, &drain).map_err(StartError::Thread)?;
     let parts = HttpParts {
         reader: reader.clone(),
         refresh: running.handle(),

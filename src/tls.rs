@@ -24,6 +24,7 @@ use certificate::{Life, Validity};
 use files::Seen;
 
 pub use files::Loaded;
+pub use handshake::Handshakes;
 pub use stream::Stream;
 
 /// How often files are looked at for a change: an inode each, so it costs nothing, and a certificate
@@ -51,6 +52,7 @@ pub struct Tls(Arc<Inner>);
 
 struct Inner {
     listener: &'static Listener,
+    handshakes: Arc<Handshakes>,
     /// What the next handshake uses; connections keep what they began with.
     served: ArcSwap<ServerConfig>,
     files: Mutex<Files>,
@@ -79,14 +81,19 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     /// Serves what was loaded. Says in the log until when that is good, and what is wrong with it.
-    pub fn new(listener: &'static Listener, loaded: Loaded, clock: SharedClock) -> Tls {
+    pub fn new(
+        listener: &'static Listener,
+        loaded: Loaded,
+        clock: SharedClock,
+        handshakes: Arc<Handshakes>,
+    ) -> Tls {
         loaded.log(listener);
         let Loaded { files, seen, server, validity, .. } = loaded;
         let files =
             Files { config: files, served: seen.clone(), tried: seen, validity, told: Life::Good };
         let served = ArcSwap::from(server);
         let (files, log) = (Mutex::new(files), LogBudget::default());
-        let tls = Tls(Arc::new(Inner { listener, served, files, clock, log }));
+        let tls = Tls(Arc::new(Inner { listener, handshakes, served, files, clock, log }));
         tls.look_at_the_life(&mut tls.files());
         tls
     }
@@ -115,8 +122,11 @@ impl Tls {
                 () = drain.begun() => return,
             }
             let tls = self.clone();
-            // A disk may hang. An error: it panicked, and the next look may do better.
-            let _ = tokio::task::spawn_blocking(move || tls.look()).await;
+            tokio::select! {
+                // A disk may hang. An error: it panicked, and the next look may do better.
+                _ = tokio::task::spawn_blocking(move || tls.look()) => {}
+                () = drain.begun() => return,
+            }
         }
     }
 

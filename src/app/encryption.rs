@@ -1,6 +1,8 @@
 //! The certificates of both listeners: read at the start, by `check` and by a reload; watched in
 //! between.
 
+use std::io;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::clock::SharedClock;
@@ -8,7 +10,7 @@ use crate::config::{Config, Mistake, TlsConfig};
 use crate::http;
 use crate::resp;
 use crate::shutdown::Drain;
-use crate::tls::{Listener, Loaded, Tls};
+use crate::tls::{Handshakes, Listener, Loaded, Tls};
 
 /// What the certificate files of both listeners hold.
 #[derive(Debug)]
@@ -58,20 +60,25 @@ pub(super) struct Encryption {
 
 impl Encryption {
     /// Serves these certificates, and others when their files change, until the drain begins.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
     pub(super) fn begin(
         certificates: Certificates,
         clock: &SharedClock,
         drain: &Drain,
-    ) -> Encryption {
+    ) -> io::Result<Encryption> {
+        let Certificates { http, resp } = certificates;
+        if http.is_none() && resp.is_none() {
+            return Ok(Encryption { http: None, resp: None });
+        }
+        let handshakes = Handshakes::start()?;
         let begin = |listener, loaded: Option<Loaded>| {
-            let tls = Tls::new(listener, loaded?, clock.clone());
+            let tls = Tls::new(listener, loaded?, clock.clone(), Arc::clone(&handshakes));
             drain.spawn(tls.clone().watch(drain.clone()));
             Some(tls)
         };
-        Encryption {
-            http: begin(&http::TLS, certificates.http),
-            resp: begin(&resp::TLS, certificates.resp),
-        }
+        Ok(Encryption { http: begin(&http::TLS, http), resp: begin(&resp::TLS, resp) })
     }
 
     /// Goes over to other certificates, where the listener has TLS and is to have it.

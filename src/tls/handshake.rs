@@ -3,12 +3,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, Error};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{HANDSHAKE_RECORD, Stream, Tls};
 
@@ -86,16 +91,60 @@ impl Tls {
             }
             Err(error) => return Err(Failure::Gone(error)),
         }
-        let server = self.0.served.load_full();
-        match TlsAcceptor::from(server).accept(socket).await {
-            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-            Err(error) => {
-                Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-                    Some(refused) => Failure::Refused(refused.clone()),
-                    None => Failure::Gone(error),
-                })
+        let acceptor = TlsAcceptor::from(self.0.served.load_full());
+        let stream = self.0.handshakes.make(acceptor, socket).await;
+        stream.map(|stream| Stream::Tls(Box::new(stream))).map_err(|error| {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+                Some(refused) => Failure::Refused(refused.clone()),
+                None => Failure::Gone(error),
             }
-        }
+        })
+    }
+}
+
+/// The thread that handshakes are made on. One takes a signature, which with RSA is a millisecond of
+/// computing; when many clients come back at once, those who are connected would all wait for that. The
+/// system shares the processors between threads more fairly. It ends with this.
+#[derive(Debug)]
+pub struct Handshakes {
+    runtime: Handle,
+    _end: oneshot::Sender<()>,
+}
+
+impl Handshakes {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start() -> io::Result<Arc<Handshakes>> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (_end, ended) = oneshot::channel();
+        std::thread::Builder::new().name("tls".into()).spawn(move || {
+            // An error is what is waited for: that the other end is dropped.
+            runtime.block_on(ended).ok();
+        })?;
+        Ok(Arc::new(Handshakes { runtime: handle, _end }))
+    }
+
+    /// Makes one there, and brings the connection back. What it takes to move a socket is a fiftieth of
+    /// what a signature takes.
+    async fn make(
+        &self,
+        acceptor: TlsAcceptor,
+        socket: TcpStream,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let (socket, there) = (socket.into_std()?, acceptor.clone());
+        let handshake = async move {
+            let stream = there.accept(TcpStream::from_std(socket)?).await?;
+            let (socket, connection) = stream.into_inner();
+            io::Result::Ok((socket.into_std()?, connection))
+        };
+        // It ends with us: at the deadline, or when the connection is cut.
+        let handshake = AbortOnDropHandle::new(self.runtime.spawn(handshake));
+        let (socket, connection) = handshake.await.map_err(io::Error::other)??;
+        // With its handshake behind it in place of the fresh one; so this does not wait.
+        acceptor.accept_with(TcpStream::from_std(socket)?, |fresh| *fresh = connection).await
     }
 }
 

@@ -59,6 +59,10 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
+fn tls(loaded: Loaded, clock: SharedClock) -> Tls {
+    Tls::new(&LISTENER, loaded, clock, Handshakes::start().unwrap())
+}
+
 #[test]
 fn what_is_wrong_with_a_file_is_said_by_setting_and_file_with_what_to_do() {
     let dir = Dir::new();
@@ -130,7 +134,7 @@ fn nothing_that_is_shown_holds_a_key() {
     let files = dir.pair(&made);
     let loaded = Loaded::read(&LISTENER, &files).unwrap();
     let shown = format!("{loaded:#?}");
-    let tls = Tls::new(&LISTENER, loaded, SystemClock::shared());
+    let tls = tls(loaded, SystemClock::shared());
     let shown = format!("{shown}{tls:?}");
     let body: Vec<&str> = made.key.lines().filter(|line| !line.starts_with('-')).collect();
     assert!(body.iter().all(|line| !shown.contains(line)), "{shown}");
@@ -149,7 +153,7 @@ fn changed_files_are_taken_up_and_a_half_written_pair_is_not() {
     let (one, other) = (made(), made());
     let files = dir.pair(&one);
     let loaded = Loaded::read(&LISTENER, &files).unwrap();
-    let tls = Tls::new(&LISTENER, loaded, SystemClock::shared());
+    let tls = tls(loaded, SystemClock::shared());
     let mut served = tls.0.served.load_full();
     tls.look();
     assert!(!changed(&tls, &mut served), "nothing has changed");
@@ -191,7 +195,7 @@ fn a_link_that_points_elsewhere_is_a_change() {
     let (cert, key) = (dir.0.path().join("c.pem"), dir.0.path().join("k.pem"));
     let files = TlsConfig { cert, key, client_ca: None };
     let loaded = Loaded::read(&LISTENER, &files).unwrap();
-    let tls = Tls::new(&LISTENER, loaded, SystemClock::shared());
+    let tls = tls(loaded, SystemClock::shared());
     let mut served = tls.0.served.load_full();
     point_to(2);
     tls.look();
@@ -204,7 +208,7 @@ fn a_reload_takes_other_files_and_leaves_the_same_ones_alone() {
     let one = made();
     let files = dir.pair(&one);
     let read = |files: &TlsConfig| Loaded::read(&LISTENER, files).unwrap();
-    let tls = Tls::new(&LISTENER, read(&files), SystemClock::shared());
+    let tls = tls(read(&files), SystemClock::shared());
     let mut served = tls.0.served.load_full();
     tls.replace(read(&files));
     assert!(!changed(&tls, &mut served), "tickets would end for nothing");
@@ -240,7 +244,7 @@ fn the_life_of_a_certificate_is_told_when_it_changes() {
     let files = dir.pair(&made_for(2020, 2021));
     let loaded = Loaded::read(&LISTENER, &files).unwrap();
     let clock = Arc::new(Days(0.into()));
-    let tls = Tls::new(&LISTENER, loaded, clock.clone());
+    let tls = tls(loaded, clock.clone());
     let told = |day: u64| {
         clock.0.store(day, std::sync::atomic::Ordering::Relaxed);
         tls.look();

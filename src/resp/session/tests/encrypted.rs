@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 use crate::config::TlsConfig;
 use crate::resp::TLS;
-use crate::tls::Loaded;
+use crate::tls::{Handshakes, Loaded};
 
 /// A server over TLS, and the certificate it has.
 async fn start() -> (Server, CertificateDer<'static>) {
@@ -19,7 +19,8 @@ async fn start() -> (Server, CertificateDer<'static>) {
     fs::write(&cert, made.cert.pem()).unwrap();
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let loaded = Loaded::read(&TLS, &TlsConfig { cert, key, client_ca: None }).unwrap();
-    let tls = Some(Tls::new(&TLS, loaded, SystemClock::shared()));
+    let handshakes = Handshakes::start().unwrap();
+    let tls = Some(Tls::new(&TLS, loaded, SystemClock::shared(), handshakes));
     (Setup { tls, ticking: true, ..Setup::default() }.start().await, made.cert.der().clone())
 }
 
