@@ -99,11 +99,14 @@ fn the_configs_of_both_readmes_are_the_same_and_work() {
     };
     let (english, chinese) = (blocks("README.md"), blocks("README.zh-CN.md"));
     assert_eq!(english, chinese);
-    let [clients, minimal, stable] = &english[..] else { panic!("{english:?}") };
+    let [clients, tls, minimal, stable] = &english[..] else { panic!("{english:?}") };
     assert_eq!(minimal, MINIMAL);
     let with_clients = minimal.replace("token_sources:", &format!("{clients} token_sources:"));
-    let environment = Environment::of([("SHOP_KEY", "k")]);
+    let environment = Environment::of([("SHOP_KEY", "k"), ("WECHAT_RESP_PASSWORD", "p")]);
     assert_eq!(parse(&with_clients, &environment).unwrap().clients.len(), 1);
+    let tls = format!("({tls} token_sources: {{\"t\": (url: \"https://h\")}})");
+    let tls = parse(&tls, &environment).unwrap();
+    assert!(tls.http.tls.is_some() && tls.resp.unwrap().tls.is_some() && tls.advice.is_empty());
     let stable = format!("(token_sources: {{{stable}}})");
     let config = parse(&stable, &account()).unwrap();
     assert!(matches!(config.sources[0].policy.rotation, Rotation::Sticky { .. }));

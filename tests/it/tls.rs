@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// The text of a config whose listeners have these further settings.
-fn text(upstream: SocketAddr, dir: &Path, http: &str, resp: &str) -> String {
+pub(crate) fn text(upstream: SocketAddr, dir: &Path, http: &str, resp: &str) -> String {
     let text = config_text(upstream, dir, r#"log: (format: "json"),"#);
     let bind = r#"bind: "127.0.0.1:0""#;
     text.replacen(&format!("http: ({bind})"), &format!("http: ({bind}, {http})"), 1).replacen(
