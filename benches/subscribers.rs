@@ -286,11 +286,12 @@ impl Ours {
                 idle_timeout: Duration::ZERO,
                 writes: Writes::Refuse,
                 notify: true,
+                tls: None,
             };
             let (_, refresh) = queue([]);
             let secret = Secret::new("request-secret");
             let access = Arc::new(Access::new(secret, None, Vec::new(), Arc::clone(&clock)));
-            let parts = RespParts { reader, refresh, access, clock: Arc::clone(&clock) };
+            let parts = RespParts { reader, refresh, access, clock: Arc::clone(&clock), tls: None };
             spawn(listener, config, parts, &Drain::new()).unwrap();
             tokio::spawn(refresher(publisher, clock, wishes, done));
             address

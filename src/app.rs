@@ -1,5 +1,6 @@
 //! The composition root: the only file that knows every room. Starts them in order, and ends them.
 
+mod encryption;
 mod reload;
 mod running;
 pub mod sandbox;
@@ -16,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::access::{Access, REPORT_EVERY};
 use crate::clock::{self, LOOK_EVERY, SharedClock};
-use crate::config::{Advice, Config, HttpConfig, RespConfig};
+use crate::config::{Advice, Config, HttpConfig, Mistake, RespConfig};
 use crate::http::{self, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
@@ -26,6 +27,8 @@ use crate::source::HttpUpstream;
 use crate::store::{self, Closing, Keys, Refused};
 use crate::token::Secret;
 
+pub use encryption::Certificates;
+use encryption::Encryption;
 pub use reload::Reloaded;
 use running::{Ready, Running};
 
@@ -58,6 +61,8 @@ pub enum StartError {
     },
     /// A setting of the outbound client makes no client.
     Outbound(OutboundSetupError),
+    /// The files of a certificate cannot be used; every mistake in them.
+    Tls(Vec<Mistake>),
     /// There is no thread to be had.
     Thread(io::Error),
     /// The system has no randomness to make a request secret of.
@@ -81,6 +86,11 @@ impl fmt::Display for StartError {
                 }
             }
             StartError::Outbound(error) => error.fmt(f),
+            StartError::Tls(mistakes) => {
+                let lines =
+                    mistakes.iter().map(|Mistake { path, message }| format!("{path}: {message}"));
+                f.write_str(&lines.collect::<Vec<_>>().join("\n"))
+            }
             StartError::Thread(error) => write!(f, "a thread cannot be started: {error}"),
             StartError::NoRandomness(error) => {
                 write!(f, "cannot make a request secret: {error}; set request_secret in the config")
@@ -100,6 +110,7 @@ pub struct Server {
     pub resp: Option<SocketAddr>,
     drain: Drain,
     running: Running,
+    encryption: Encryption,
     /// What it was started with, but for the sources.
     settings: Config,
     store: Closing,
@@ -114,6 +125,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
     log_advice(&config.advice);
     let (http_config, resp_config) = share_descriptors(&config);
     let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
+    let certificates = Certificates::read(&config).map_err(StartError::Tls)?;
     let dir = config.store.path.clone();
     let (token_store, restored, closing) = in_blocking({
         let (dir, clock) = (dir.clone(), Arc::clone(&clock));
@@ -152,16 +164,23 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         Arc::new(Access::new(secret, password, config.clients.clone(), Arc::clone(&clock)))
     };
     drain.spawn(report_reads(Arc::clone(&access), drain.clone()));
+    let encryption = Encryption::begin(certificates, &clock, &drain).map_err(StartError::Thread)?;
     let parts = HttpParts {
         reader: reader.clone(),
         refresh: running.handle(),
         clock: Arc::clone(&clock),
         access: Arc::clone(&access),
+        tls: encryption.http.clone(),
     };
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
     if let (Some((listener, _)), Some(resp_config)) = (resp_listener, resp_config) {
-        let parts =
-            RespParts { reader, refresh: running.handle(), access, clock: Arc::clone(&clock) };
+        let parts = RespParts {
+            reader,
+            refresh: running.handle(),
+            access,
+            clock: Arc::clone(&clock),
+            tls: encryption.resp.clone(),
+        };
         resp::spawn(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
     }
     drain.spawn(look_at_the_clocks(clock, drain.clone()));
@@ -173,7 +192,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         store = %dir.display(), records = if config.store.key.is_some() { "sealed" } else { "plain" },
         sources, restored = live, "serving"
     );
-    Ok(Server { http, resp, drain, running, settings: config, store: closing })
+    Ok(Server { http, resp, drain, running, encryption, settings: config, store: closing })
 }
 
 impl Server {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::config::{Advice, Body, Config, Method, RefreshPolicy, Rotation, TokenSource};
+use crate::config::{
+    Advice, Body, Config, HttpConfig, Method, RefreshPolicy, Rotation, TlsConfig, TokenSource,
+};
 use crate::duration::format_duration;
 
 /// Writes what `config` would do.
@@ -12,11 +14,8 @@ pub struct Plan<'a>(pub &'a Config);
 impl fmt::Display for Plan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let config = self.0;
-        writeln!(
-            f,
-            "http     {}, {} connections at most",
-            config.http.bind, config.http.max_connections
-        )?;
+        let HttpConfig { bind, max_connections, tls, .. } = &config.http;
+        writeln!(f, "http     {bind}{}, {max_connections} connections at most", how(tls))?;
         match &config.resp {
             Some(resp) => {
                 let who = match (resp.password.is_some(), config.clients.len()) {
@@ -26,7 +25,8 @@ impl fmt::Display for Plan<'_> {
                     (false, clients) => format!("{clients} clients and nobody else"),
                 };
                 let most = resp.max_connections;
-                writeln!(f, "resp     {}, {who}, {most} connections at most", resp.bind)?;
+                let tls = how(&resp.tls);
+                writeln!(f, "resp     {}{tls}, {who}, {most} connections at most", resp.bind)?;
             }
             None => writeln!(f, "resp     off")?,
         }
@@ -47,6 +47,15 @@ impl fmt::Display for Plan<'_> {
         config.sources.iter().try_for_each(|source| write_source(f, source))?;
         let mut advice = config.advice.iter();
         advice.try_for_each(|Advice { path, message }| writeln!(f, "advice   {path}: {message}"))
+    }
+}
+
+/// How a listener speaks, where that is worth a word.
+fn how(tls: &Option<TlsConfig>) -> &'static str {
+    match tls {
+        None => "",
+        Some(TlsConfig { client_ca: None, .. }) => ", TLS",
+        Some(TlsConfig { client_ca: Some(_), .. }) => ", TLS with client certificates",
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod host;
 mod identity;
 mod keys;
+mod listeners;
 mod lower;
 mod policy;
 mod raw;
@@ -91,6 +92,8 @@ pub struct HttpConfig {
     pub secret_parameter: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `None`: it speaks plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 /// Settings of the RESP listener.
@@ -110,6 +113,20 @@ pub struct RespConfig {
     pub writes: Writes,
     /// Whether keyspace notifications are sent to those who subscribe to them.
     pub notify: bool,
+    /// `None`: it speaks the plain Redis protocol.
+    pub tls: Option<TlsConfig>,
+}
+
+/// The files of a listener that speaks TLS, all in PEM. What is in them is not looked at here: it
+/// changes while the server runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The server's certificate, and after it those that lead to an authority.
+    pub cert: PathBuf,
+    /// Its private key: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+    /// The authorities that clients' certificates come from; `None`: clients need no certificate.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// What becomes of a write to a token over the Redis protocol.

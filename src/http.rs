@@ -33,6 +33,7 @@ use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::tls::{Listener, Tls};
 
 use connection::Limits;
 use handlers::Site;
@@ -42,6 +43,10 @@ pub use routes::{ROUTES, Route};
 
 /// How long accepting rests after an error that waiting may cure, such as no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What TLS needs to know of this listener.
+pub const TLS: Listener =
+    Listener { setting: "http.tls", alpn: &[b"http/1.1"], in_the_clear: overload::SPEAKS_TLS };
 
 /// What the listener serves from.
 #[derive(Debug, Clone)]
@@ -54,6 +59,8 @@ pub struct HttpParts {
     pub clock: SharedClock,
     /// Who may be given a token.
     pub access: Arc<Access>,
+    /// What connections are encrypted with; `None`: they are not.
+    pub tls: Option<Tls>,
 }
 
 /// Serves `listener` until the drain begins; then takes no new connection, closes idle ones, lets
@@ -74,7 +81,7 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, access } = parts;
+    let HttpParts { reader, refresh, clock, access, tls } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let addresses =
@@ -87,6 +94,8 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         secret_parameter: config.secret_parameter,
         trusted_proxies: config.trusted_proxies.clone(),
         body_timeout: config.idle_timeout,
+        tls,
+        tls_hellos: LogBudget::default(),
     });
     let overload = Overload::new(&config);
     let accept_errors = LogBudget::default();
@@ -114,7 +123,10 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
                         });
                     }
                     Err(reason) => {
-                        overload.refuse(stream, peer, reason, clock.now(), &connections);
+                        // Who waits for a handshake would take the words for a broken one.
+                        let can_be_told = site.tls.is_none();
+                        let now = clock.now();
+                        overload.refuse(stream, peer, reason, can_be_told, now, &connections);
                     }
                 }
             }

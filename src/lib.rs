@@ -3,7 +3,7 @@
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
 //! kept fresh (`refresh`); the listeners (`http`, `resp`, and what both keep to: `access`,
-//! `admission`, `log_budget`); the stand-in for WeChat (`sandbox`); and
+//! `admission`, `log_budget`, `tls`); the stand-in for WeChat (`sandbox`); and
 //! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`). `fuzzing` is
 //! for tests only.
 
@@ -30,4 +30,5 @@ pub mod shutdown;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod tls;
 pub mod token;

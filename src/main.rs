@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use wechat_token_server::app::{self, StartError};
+use wechat_token_server::app::{self, Certificates, StartError};
 use wechat_token_server::check::Plan;
 use wechat_token_server::cli::{Cli, Command, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
@@ -82,7 +82,9 @@ async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCo
         Err(error) => {
             let code = match error {
                 StartError::Store(Refused::Locked(_)) => EX_TEMPFAIL,
-                StartError::Store(Refused::WrongKey(_)) | StartError::Outbound(_) => EX_CONFIG,
+                StartError::Store(Refused::WrongKey(_))
+                | StartError::Outbound(_)
+                | StartError::Tls(_) => EX_CONFIG,
                 StartError::Bind { .. } | StartError::Thread(_) | StartError::NoRandomness(_) => {
                     EX_OSERR
                 }
@@ -119,9 +121,15 @@ async fn play(args: SandboxArgs) -> ExitCode {
 
 fn check(config: &Config) -> ExitCode {
     print(&Plan(config).to_string());
-    match Outbound::new(&config.outbound) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => fail(EX_CONFIG, error),
+    if let Err(error) = Outbound::new(&config.outbound) {
+        return fail(EX_CONFIG, error);
+    }
+    match Certificates::read(config) {
+        Ok(certificates) => {
+            print(&certificates.lives(SystemClock::shared().now().wall));
+            ExitCode::SUCCESS
+        }
+        Err(mistakes) => fail(EX_CONFIG, StartError::Tls(mistakes)),
     }
 }
 

@@ -249,13 +249,51 @@ fn without_address(error: reqwest::Error) -> OutboundError {
     }
 }
 
-/// The words of the cause behind all causes: the outer ones only say that something failed.
+/// The words of the cause behind all causes: the outer ones only say that something failed. Where it
+/// is one of TLS, what to do as well.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(cause) = error.source() {
         error = cause;
     }
-    error.to_string()
+    match cause_in(error).downcast_ref().and_then(advice) {
+        Some(advice) => format!("{error}; {advice}"),
+        None => error.to_string(),
+    }
+}
+
+/// What an I/O error is made of, which it does not name as its source.
+fn cause_in<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => cause_in(inner),
+        None => error,
+    }
+}
+
+/// What to do about a host that TLS was not agreed on with.
+fn advice(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+        NotValidYetContext,
+    };
+    Some(match error {
+        rustls::Error::InvalidCertificate(error) => match error {
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
+                "is this machine's clock right? If so, the host has to renew its certificate"
+            }
+            NotValidForName | NotValidForNameContext { .. } => {
+                "correct the host in url, or find out who answers in its place"
+            }
+            _ => {
+                "if the host or a proxy before it is yours, put its authority into outbound.ca_file; else \
+                 find out who answers in its place"
+            }
+        },
+        rustls::Error::InvalidMessage(_) => "the host does not speak TLS at that port",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -15,9 +15,11 @@ mod reply;
 mod session;
 mod tracking;
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -27,17 +29,18 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
-use crate::access::Access;
-use crate::admission::{Admission, Exempt};
+use crate::access::{Access, User};
+use crate::admission::{Admission, Exempt, Place};
 use crate::clock::{Now, SharedClock};
 use crate::config::{RespConfig, Writes};
 use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::resp::audience::Audience;
-use crate::resp::connections::{Connections, Stop};
+use crate::resp::connections::{Card, Connections, Stop};
 use crate::resp::session::Session;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::tls::{Listener, Stream, Tls};
 
 /// How long a peer may leave its replies unread, or a request half sent, before it is cut. A minute of a full socket buffer
 /// is a peer that hangs, and what it is owed occupies memory.
@@ -60,6 +63,17 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// where `idle_timeout` is 0.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What TLS needs to know of this listener.
+pub const TLS: Listener = Listener {
+    setting: "resp.tls",
+    // The Redis protocol has no name there.
+    alpn: &[],
+    in_the_clear: b"-ERR this port speaks TLS: connect with rediss:// or --tls\r\n",
+};
+
 /// How many databases SELECT admits. All of them show the same keys, so that a client configured
 /// for any of Redis' sixteen works unchanged.
 const DATABASES: u8 = 16;
@@ -75,6 +89,8 @@ pub struct RespParts {
     pub access: Arc<Access>,
     /// The time.
     pub clock: SharedClock,
+    /// What connections are encrypted with; `None`: they are not.
+    pub tls: Option<Tls>,
 }
 
 /// What all sessions share.
@@ -96,6 +112,7 @@ struct Shared {
     audience: Audience,
     counters: Counters,
     refusals: Refusals,
+    tls: Option<Tls>,
 }
 
 /// How often it is said in the log that somebody was turned away or cut.
@@ -104,6 +121,8 @@ struct Refusals {
     full: LogBudget,
     of_address: LogBudget,
     greedy: LogBudget,
+    /// Of clients that speak TLS where it is not spoken.
+    tls_hellos: LogBudget,
 }
 
 /// What INFO counts.
@@ -186,6 +205,7 @@ async fn serve_but_for(
         audience: Audience::new(config.notify),
         counters: Counters::default(),
         refusals: Refusals::default(),
+        tls: parts.tls,
     });
     let addresses = Admission::new(config.max_connections_per_address, exempt);
     let sessions = TaskTracker::new();
@@ -263,13 +283,19 @@ fn admit(
             );
         }
         shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        sessions.spawn(turn_away(stream, TOO_MANY_OF_ADDRESS));
+        turn_away(stream, TOO_MANY_OF_ADDRESS, shared, sessions);
         return;
     };
     let user = shared.access.users().at_connect();
     match shared.connections.admit(peer, local, user.clone(), now, shared.max_connections) {
         Some(card) => {
-            sessions.spawn(Session::new(stream, Arc::clone(shared), card, user, place).run());
+            let shared = Arc::clone(shared);
+            if shared.tls.is_some() {
+                sessions.spawn(serve_encrypted(stream, shared, card, user, place));
+            } else {
+                let stream = Stream::Plain(stream);
+                sessions.spawn(Session::new(stream, shared, card, user, place).run());
+            }
         }
         None => {
             if let Some(unsaid) = shared.refusals.full.spend(now) {
@@ -277,7 +303,7 @@ fn admit(
                 warn!(max_connections, unsaid, "RESP connection refused: all places are taken");
             }
             shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            sessions.spawn(turn_away(stream, TOO_MANY));
+            turn_away(stream, TOO_MANY, shared, sessions);
         }
     }
 }
@@ -287,11 +313,63 @@ const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 /// … or too many from its address.
 const TOO_MANY_OF_ADDRESS: &[u8] = b"-ERR max number of clients from this address reached\r\n";
 
+/// Serves a connection once its handshake is done. Until then it is one like the others: it has its
+/// place, and is cut by who may cut it.
+async fn serve_encrypted(
+    stream: TcpStream,
+    shared: Arc<Shared>,
+    card: Arc<Card>,
+    user: Option<Arc<User>>,
+    place: Place,
+) {
+    let entry = Entry { shared: &shared, card: &card };
+    let encrypted = {
+        let tls = shared.tls.as_ref().expect("only a listener with TLS comes here");
+        let mut handshake = Box::pin(tls.accept(stream, card.peer, HANDSHAKE_TIMEOUT));
+        poll_fn(|wakeup| {
+            // Before the look: what happens after it wakes this again.
+            card.wake(wakeup.waker());
+            match handshake.as_mut().poll(wakeup) {
+                Poll::Pending if card.stopping().is_some() => Poll::Ready(None),
+                poll => poll,
+            }
+        })
+        .await
+    };
+    if let Some(stream) = encrypted {
+        entry.keep();
+        Session::new(stream, Arc::clone(&shared), Arc::clone(&card), user, place).run().await;
+    }
+}
+
+/// What is known of a connection that is not a session yet; forgotten when dropped.
+struct Entry<'a> {
+    shared: &'a Shared,
+    card: &'a Card,
+}
+
+impl Entry<'_> {
+    /// Leaves it to a session, which gives it back.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.shared.connections.forget(self.card.id);
+    }
+}
+
 /// Tells a client why it is not served. The socket buffer of a new connection is empty, so this does
-/// not wait.
-async fn turn_away(mut stream: TcpStream, why: &[u8]) {
-    // An error means that the client is gone, which is what was wanted.
-    let _ = stream.write_all(why).await;
+/// not wait. Who waits for a handshake is not told: it would take the words for a broken one.
+fn turn_away(mut stream: TcpStream, why: &'static [u8], shared: &Shared, sessions: &TaskTracker) {
+    if shared.tls.is_none() {
+        sessions.spawn(async move {
+            // An error means that the client is gone, which is what was wanted.
+            let _ = stream.write_all(why).await;
+        });
+    }
 }
 
 /// Cuts those who hold most, if all together hold too much.

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::config::{self, Config, ConfigErrors, Environment, RespConfig, TokenSource};
 use crate::token::SourceName;
 
-use super::{Server, log_advice};
+use super::{Certificates, Server, log_advice};
 
 /// How many names of sources a log line holds.
 const MAX_NAMES: usize = 20;
@@ -25,6 +25,8 @@ const FIXED: &[(&str, Same)] = &[
     ("http.idle_timeout", |a, b| a.http.idle_timeout == b.http.idle_timeout),
     ("http.secret_parameter", |a, b| a.http.secret_parameter == b.http.secret_parameter),
     ("http.trusted_proxies", |a, b| a.http.trusted_proxies == b.http.trusted_proxies),
+    // Whether there is TLS at all; its files are another matter.
+    ("http.tls", |a, b| a.http.tls.is_some() == b.http.tls.is_some()),
     ("resp.enabled", |a, b| a.resp.is_some() == b.resp.is_some()),
     ("resp.bind", |a, b| same_resp(a, b, |a, b| a.bind == b.bind)),
     ("resp.password", |a, b| same_resp(a, b, |a, b| a.password == b.password)),
@@ -35,6 +37,7 @@ const FIXED: &[(&str, Same)] = &[
     ("resp.idle_timeout", |a, b| same_resp(a, b, |a, b| a.idle_timeout == b.idle_timeout)),
     ("resp.writes", |a, b| same_resp(a, b, |a, b| a.writes == b.writes)),
     ("resp.notify", |a, b| same_resp(a, b, |a, b| a.notify == b.notify)),
+    ("resp.tls", |a, b| same_resp(a, b, |a, b| a.tls.is_some() == b.tls.is_some())),
     ("clients", |a, b| a.clients == b.clients),
     ("store.path", |a, b| a.store.path == b.store.path),
     ("store.key", |a, b| a.store.key == b.store.key),
@@ -134,7 +137,12 @@ impl Server {
         file: &Path,
         environment: &Environment,
     ) -> Result<Reloaded, ConfigErrors> {
-        let config = config::load(file, environment).inspect_err(|errors| {
+        let read =
+            config::load(file, environment).and_then(|config| match Certificates::read(&config) {
+                Ok(certificates) => Ok((config, certificates)),
+                Err(mistakes) => Err(ConfigErrors::new(file, mistakes)),
+            });
+        let (config, certificates) = read.inspect_err(|errors| {
             for mistake in errors.mistakes() {
                 tracing::error!(
                     setting = mistake.path,
@@ -150,6 +158,7 @@ impl Server {
         log_advice(&config.advice);
         let need_restart = differing(&self.settings, &config);
         self.settings.grace_period = config.grace_period;
+        self.encryption.replace(certificates);
         let reloaded = Reloaded { need_restart, ..self.running.change_to(config.sources) };
         reloaded.log();
         Ok(reloaded)

@@ -48,7 +48,8 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    pub(super) fn new(file: &Path, mistakes: Vec<Mistake>) -> ConfigErrors {
+    /// These mistakes, of the config in `file`.
+    pub fn new(file: &Path, mistakes: Vec<Mistake>) -> ConfigErrors {
         ConfigErrors { file: file.to_owned(), mistakes }
     }
 

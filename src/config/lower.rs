@@ -12,28 +12,13 @@ use zeroize::Zeroizing;
 use super::clients::lower_clients;
 use super::expand::{Environment, expand};
 use super::exposure::Exposure;
-use super::raw::{RawConfig, RawHttp, RawLog, RawOutbound, RawRefresh, RawResp, nearest};
+use super::raw::{RawConfig, RawLog, RawOutbound, RawRefresh, nearest};
 use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
 use super::template::wipe;
-use super::{
-    Advice, Config, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy,
-    RespConfig, Writes,
-};
+use super::{Advice, Config, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy};
 use crate::duration::parse_duration;
 use crate::token::Secret;
-
-/// The most connections a listener can be told to serve: more descriptors than any kernel grants
-/// by default, so a larger number is a slip.
-const MAX_CONNECTIONS: usize = 1_000_000;
-
-/// How many of them one address may have where nothing is said: a tenth of the places, so that one
-/// stranger takes neither all of them nor the memory of a small machine. More than any one business
-/// server needs; those behind one NAT address may need more.
-const PER_ADDRESS: usize = 1_000;
-
-/// What becomes of a write over the Redis protocol.
-const WRITES: &[(&str, Writes)] = &[("Refuse", Writes::Refuse), ("Report", Writes::Report)];
 
 /// Gives `raw` its meaning. `None` only when nothing sensible could stand in for a mistake, all of
 /// which are in `mistakes`.
@@ -222,7 +207,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn count(
+    pub(super) fn count(
         &mut self,
         path: &str,
         setting: Option<Setting>,
@@ -292,7 +277,12 @@ impl Lowering<'_> {
         }
     }
 
-    fn address(&mut self, path: &str, setting: Option<Setting>, default: SocketAddr) -> SocketAddr {
+    pub(super) fn address(
+        &mut self,
+        path: &str,
+        setting: Option<Setting>,
+        default: SocketAddr,
+    ) -> SocketAddr {
         self.read(path, setting, default, |text| {
             text.parse().map_err(|_| {
                 format!(
@@ -328,79 +318,6 @@ impl Lowering<'_> {
             return None;
         }
         Some(self.dir.join(text.as_str()))
-    }
-
-    fn http(&mut self, raw: RawHttp) -> HttpConfig {
-        HttpConfig {
-            bind: self.address("http.bind", raw.bind, SocketAddr::from(([127, 0, 0, 1], 12123))),
-            max_connections: self.count(
-                "http.max_connections",
-                raw.max_connections,
-                10_000,
-                MAX_CONNECTIONS,
-            ),
-            max_connections_per_address: self.count(
-                "http.max_connections_per_address",
-                raw.max_connections_per_address,
-                PER_ADDRESS,
-                MAX_CONNECTIONS,
-            ),
-            header_timeout: self.positive_duration(
-                "http.header_timeout",
-                raw.header_timeout,
-                Duration::from_secs(10),
-            ),
-            idle_timeout: self.positive_duration(
-                "http.idle_timeout",
-                raw.idle_timeout,
-                Duration::from_secs(60),
-            ),
-            secret_parameter: self.flag("http.secret_parameter", raw.secret_parameter, true),
-            trusted_proxies: self
-                .networks("http.trusted_proxies", raw.trusted_proxies)
-                .unwrap_or_default(),
-        }
-    }
-
-    fn resp(&mut self, raw: RawResp, http: &HttpConfig, has_clients: bool) -> Option<RespConfig> {
-        let enabled = self.flag("resp.enabled", raw.enabled, true);
-        // Whether a password is *meant* to be set: one that could not be read is its own mistake.
-        let has_password = raw.password.is_some() || has_clients;
-        let config = RespConfig {
-            bind: self.address("resp.bind", raw.bind, SocketAddr::from(([127, 0, 0, 1], 6379))),
-            password: self.key("resp.password", raw.password),
-            max_connections: self.count(
-                "resp.max_connections",
-                raw.max_connections,
-                10_000,
-                MAX_CONNECTIONS,
-            ),
-            max_connections_per_address: self.count(
-                "resp.max_connections_per_address",
-                raw.max_connections_per_address,
-                PER_ADDRESS,
-                MAX_CONNECTIONS,
-            ),
-            idle_timeout: self.duration("resp.idle_timeout", raw.idle_timeout, Duration::ZERO),
-            writes: raw
-                .writes
-                .and_then(|choice| self.choice("resp.writes", &choice, WRITES))
-                .unwrap_or(Writes::Refuse),
-            notify: self.flag("resp.notify", raw.notify, true),
-        };
-        if !enabled {
-            return None;
-        }
-        if !config.bind.ip().is_loopback() && !has_password {
-            self.mistake(
-                "resp.bind",
-                "is reachable from other machines, so resp.password or clients must be set (or bind to 127.0.0.1)",
-            );
-        }
-        if config.bind == http.bind && config.bind.port() != 0 {
-            self.mistake("resp.bind", "is the address of http.bind; give them different ports");
-        }
-        Some(config)
     }
 
     /// The refresh settings that stand under `path`, where `defaults` fill the gaps.

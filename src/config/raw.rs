@@ -49,6 +49,7 @@ group! {
         idle_timeout: Option<Setting>,
         secret_parameter: Option<Setting>,
         trusted_proxies: Option<Setting>,
+        tls: Option<RawTls>,
     }
 }
 
@@ -63,6 +64,16 @@ group! {
         idle_timeout: Option<Setting>,
         writes: Option<Choice>,
         notify: Option<Setting>,
+        tls: Option<RawTls>,
+    }
+}
+
+group! {
+    /// `tls` of a listener.
+    RawTls {
+        cert: Option<Setting>,
+        key: Option<Setting>,
+        client_ca: Option<Setting>,
     }
 }
 
@@ -167,11 +178,12 @@ group! {
 pub(super) const STICKY_NAMES: &[&str] = &["window"];
 
 /// The names of the settings, group by group.
-pub(super) fn groups() -> [&'static [&'static str]; 12] {
+pub(super) fn groups() -> [&'static [&'static str]; 13] {
     [
         RawConfig::NAMES,
         RawHttp::NAMES,
         RawResp::NAMES,
+        RawTls::NAMES,
         RawClient::NAMES,
         RawStore::NAMES,
         RawRefresh::NAMES,
@@ -233,6 +245,7 @@ fn unknown(path: &str) -> Mistake {
         "" => RawConfig::NAMES,
         "http" => RawHttp::NAMES,
         "resp" => RawResp::NAMES,
+        "http.tls" | "resp.tls" => RawTls::NAMES,
         "store" => RawStore::NAMES,
         "refresh" => RawRefresh::NAMES,
         "outbound" => RawOutbound::NAMES,
@@ -342,7 +355,7 @@ mod tests {
             ("[", deep),
             ("(a: ", deep),
             ("{\"a\": ", deep),
-            ("Some(", "found an optional value instead"),
+            ("Some(", "Expected a value"),
             ("a(", deep),
         ] {
             let text = format!("(store: (path: {}", opening.repeat(100_000));

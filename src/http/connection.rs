@@ -23,6 +23,7 @@ use warp::http::{Method, Request, Response, StatusCode, Uri};
 
 use crate::access::forwarded_for;
 use crate::clock::SharedClock;
+use crate::tls::Stream;
 
 use super::handlers::Site;
 use super::progress::{MAX_HEAD_BYTES, NotingStream, Phase, Progress};
@@ -58,21 +59,51 @@ impl Limits {
 /// Serves one connection to its end. `closing` tells of the drain; it is the connection's own, as
 /// each poll locks it.
 pub(super) async fn run(
-    stream: TcpStream,
+    socket: TcpStream,
     peer: SocketAddr,
     site: Arc<Site>,
     limits: Limits,
     closing: CancellationToken,
 ) {
     // An answer is one small write; waiting to join it with the next would only delay it.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, %error, "HTTP client left at once");
         return;
     }
+    let stream = if site.tls.is_none() {
+        Stream::Plain(socket)
+    } else {
+        // In a box: what a handshake needs is not kept for connections that have none.
+        match Box::pin(encrypted(socket, peer, &site, limits, &closing)).await {
+            Some(stream) => stream,
+            None => return,
+        }
+    };
     let progress = Arc::new(Progress::default());
-    let mut deadline = Deadline::new(limits, site.clock.clone(), &progress);
-    let service = service(site, peer, Arc::clone(&progress));
-    let mut stream = NotingStream::new(stream, Arc::clone(&progress));
+    converse(stream, peer, &site, limits, closing, &progress).await;
+    if site.tls.is_none()
+        && progress.began_with_tls()
+        && let Some(unsaid) = site.tls_hellos.spend(site.clock.now())
+    {
+        tracing::warn!(
+            %peer, unsaid,
+            "a client speaks TLS on the plain HTTP port; have it use http://, or set http.tls"
+        );
+    }
+}
+
+/// Answers what is asked on a connection.
+async fn converse(
+    stream: Stream,
+    peer: SocketAddr,
+    site: &Arc<Site>,
+    limits: Limits,
+    closing: CancellationToken,
+    progress: &Arc<Progress>,
+) {
+    let mut deadline = Deadline::new(limits, site.clock.clone(), progress);
+    let service = service(Arc::clone(site), peer, Arc::clone(progress));
+    let mut stream = NotingStream::new(stream, Arc::clone(progress));
     let mut begun = pin!(closing.cancelled());
     let mut draining = false;
     // As long as there is no request, the socket, the deadline and what has arrived are all there is.
@@ -83,19 +114,19 @@ pub(super) async fn run(
             }
             if !draining && begun.as_mut().poll(cx).is_ready() {
                 draining = true;
-                deadline.drain(&progress);
+                deadline.drain(progress);
                 if progress.phase() != Phase::Head {
                     return Poll::Ready(false);
                 }
             }
-            deadline.poll(cx, &progress).map(|_| false)
+            deadline.poll(cx, progress).map(|_| false)
         });
         if !heard.await {
             tracing::debug!(%peer, phase = ?progress.phase(), "HTTP connection without a request closed");
             return;
         }
         let serving =
-            serve(stream, &service, &progress, &mut deadline, begun.as_mut(), &mut draining);
+            serve(stream, &service, progress, &mut deadline, begun.as_mut(), &mut draining);
         // Boxed: hyper's state is to take room only while there is something to do.
         match Box::pin(serving).await {
             End::AtRest(rested) => stream = rested,
@@ -211,6 +242,24 @@ pub(super) fn prepare<B>(request: &mut Request<B>, peer: SocketAddr, site: &Site
         let words = forwarded.map(|line| line.as_bytes());
         let address = forwarded_for(peer.ip(), words, &site.trusted_proxies);
         request.extensions_mut().insert(ForwardedFor(address));
+    }
+}
+
+/// The connection once its handshake is done. The drain leaves it as long as it leaves a head.
+async fn encrypted(
+    socket: TcpStream,
+    peer: SocketAddr,
+    site: &Site,
+    limits: Limits,
+    closing: &CancellationToken,
+) -> Option<Stream> {
+    let too_late = async {
+        closing.cancelled().await;
+        tokio::time::sleep(LAST_HEAD).await;
+    };
+    tokio::select! {
+        stream = site.tls.as_ref()?.accept(socket, peer, limits.header) => stream,
+        () = too_late => None,
     }
 }
 

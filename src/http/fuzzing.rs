@@ -22,6 +22,7 @@ use crate::http::handlers::Site;
 use crate::http::progress::MAX_HEAD_BYTES;
 use crate::http::query::Asked;
 use crate::http::routes::routes;
+use crate::log_budget::LogBudget;
 use crate::refresh::{RefreshError, queue};
 use crate::snapshot::{Published, snapshot};
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
@@ -149,6 +150,8 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
         secret_parameter: true,
         trusted_proxies: trusts.then(|| IpNet::from(peer.ip())).into_iter().collect(),
         body_timeout: Duration::from_secs(10),
+        tls: None,
+        tls_hellos: LogBudget::default(),
     });
     let routes = TowerToHyperService::new(warp::service(routes(Arc::clone(&site), peer)));
     let service = service_fn(move |mut request: Request<Incoming>| {

@@ -9,8 +9,10 @@ use ipnet::IpNet;
 
 use crate::access::{Access, Manner, SLOWNESS, User, Via};
 use crate::clock::SharedClock;
+use crate::log_budget::LogBudget;
 use crate::refresh::{RefreshError, RefreshHandle, Refused, Wish};
 use crate::snapshot::Reader;
+use crate::tls::Tls;
 
 use super::query::Asked;
 use super::reply::{RefreshAnswer, TokenAnswer, TokenJson, Unserved};
@@ -28,6 +30,9 @@ pub(super) struct Site {
     pub(super) trusted_proxies: Vec<IpNet>,
     /// How long a request's body may take, all in all.
     pub(super) body_timeout: Duration,
+    pub(super) tls: Option<Tls>,
+    /// Of clients that speak TLS where it is not spoken.
+    pub(super) tls_hellos: LogBudget,
 }
 
 /// Somebody who asks.

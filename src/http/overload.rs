@@ -1,5 +1,5 @@
 //! Turns connections away when all places are taken, or all that one address may have: an answer
-//! that waits for nobody.
+//! that waits for nobody; and what those are told who speak plain HTTP to a port that speaks TLS.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -61,6 +61,15 @@ impl Reason {
     }
 }
 
+/// To a client in the clear where TLS is spoken.
+pub(super) const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+    content-type: application/json; charset=UTF-8\r\n\
+    cache-control: no-store\r\n\
+    content-length: 47\r\n\
+    connection: close\r\n\
+    \r\n\
+    {\"error\": \"this port speaks TLS: use https://\"}";
+
 /// What is known about the refusals so far.
 #[derive(Debug)]
 pub(super) struct Overload {
@@ -83,16 +92,21 @@ impl Overload {
         }
     }
 
-    /// Says why, and closes. Never waits; what lingers is a task of `tasks`.
+    /// Says why, where the client `can_be_told`, and closes. Never waits; what lingers is a task of
+    /// `tasks`.
     pub(super) fn refuse(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
         reason: Reason,
+        can_be_told: bool,
         now: Now,
         tasks: &TaskTracker,
     ) {
         self.log(peer, reason, now);
+        if !can_be_told {
+            return;
+        }
         // By the plain socket: the runtime does not know yet that a fresh one can be written to.
         let Ok(mut socket) = stream.into_std() else { return };
         if socket.write_all(reason.answer().as_bytes()).is_err() {
@@ -143,9 +157,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_states_its_length() {
-        for reason in [Reason::AllPlacesTaken, Reason::TooManyOfAddress] {
-            let text = reason.answer();
+    fn the_answers_state_their_length() {
+        let reasons = [Reason::AllPlacesTaken, Reason::TooManyOfAddress].map(Reason::answer);
+        for text in reasons.into_iter().chain(std::str::from_utf8(SPEAKS_TLS)) {
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())), "{text}");
         }

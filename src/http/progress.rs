@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::tls::{HANDSHAKE_RECORD, Stream};
 
 /// What is read and thrown away of a request we refused, in bytes, before the connection closes.
 const LINGER_BYTES: usize = 256 * 1024;
@@ -35,6 +36,7 @@ pub(super) struct Progress {
     steps_and_phase: AtomicU32,
     body_unread: AtomicBool,
     at_rest: AtomicBool,
+    tls_hello: AtomicBool,
 }
 
 impl Progress {
@@ -68,6 +70,11 @@ impl Progress {
     pub(super) fn left_body_unread(&self, unread: bool) {
         self.body_unread.store(unread, Ordering::Relaxed);
     }
+
+    /// Whether the first byte was the one that TLS begins with.
+    pub(super) fn began_with_tls(&self) -> bool {
+        self.tls_hello.load(Ordering::Relaxed)
+    }
 }
 
 /// The longest head, in bytes. So much is held of each that has not arrived in full, so no more than
@@ -95,7 +102,7 @@ fn is_request(bytes: &[u8], fresh: usize) -> bool {
 /// A client's socket that notes its steps.
 #[derive(Debug)]
 pub(super) struct NotingStream {
-    stream: TcpStream,
+    stream: Stream,
     progress: Arc<Progress>,
     /// Whether the client has sent anything yet.
     heard: bool,
@@ -107,7 +114,7 @@ pub(super) struct NotingStream {
 }
 
 impl NotingStream {
-    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> NotingStream {
+    pub(super) fn new(stream: Stream, progress: Arc<Progress>) -> NotingStream {
         let rewound = Vec::new();
         NotingStream { stream, progress, heard: false, dry: false, rewound, lingered: 0 }
     }
@@ -174,7 +181,11 @@ impl AsyncRead for NotingStream {
         ready!(read)?;
         self.progress.at_rest.store(false, Ordering::Relaxed);
         if buffer.filled().len() > before {
-            self.heard = true;
+            if !self.heard {
+                self.heard = true;
+                let begins_with_tls = buffer.filled()[before] == HANDSHAKE_RECORD;
+                self.progress.tls_hello.store(begins_with_tls, Ordering::Relaxed);
+            }
             if self.progress.phase() == Phase::Client {
                 self.progress.step(Phase::Head);
             }

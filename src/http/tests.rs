@@ -83,6 +83,7 @@ fn config(max_connections: usize, header_timeout: Duration, idle_timeout: Durati
         idle_timeout,
         secret_parameter: true,
         trusted_proxies: Vec::new(),
+        tls: None,
     }
 }
 
@@ -101,7 +102,7 @@ fn parts(clock: SharedClock) -> (HttpParts, Vec<Publisher>, Vec<RequestQueue>) {
         named("far", "far-key", &["ticket"], &["203.0.113.0/24"]),
     ];
     let access = Access::new(Secret::new(KEY), None, clients, Arc::clone(&clock));
-    (HttpParts { reader, refresh, clock, access: Arc::new(access) }, publishers, queues)
+    (HttpParts { reader, refresh, clock, access: Arc::new(access), tls: None }, publishers, queues)
 }
 
 struct TestServer {

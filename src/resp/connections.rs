@@ -123,6 +123,11 @@ impl Card {
         }
     }
 
+    /// Whether a reply waits for the peer to take it.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.load(Ordering::Relaxed)
+    }
+
     /// Which protocol the peer speaks.
     pub(super) fn protocol(&self) -> Protocol {
         if self.protocol.load(Ordering::Relaxed) == Protocol::Resp3.number() {
@@ -461,7 +466,7 @@ impl Connections {
                 && idle >= idle_timeout
                 && !card.is_subscribed()
                 && !card.is_waiting();
-            let stalled = card.owes.load(Ordering::Relaxed) && idle >= stall_timeout;
+            let stalled = card.owes() && idle >= stall_timeout;
             if silent || stalled {
                 card.stop(Stop::Cut);
             }

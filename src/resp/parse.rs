@@ -6,6 +6,7 @@
 //! Nesting does not exist in requests, and so neither does recursion.
 
 use crate::resp::inline;
+use crate::tls::HANDSHAKE_RECORD;
 
 /// The most arguments of one request. 10 000 sources fit in one MGET, with room to spare; Redis
 /// admits 2^31 - 1, which is a promise of memory to whoever asks.
@@ -36,6 +37,9 @@ const MAX_REQUEST_BYTES_BEFORE_AUTH: usize = 33 * 1024;
 const REDIS_MAX_ARGS: i64 = i32::MAX as i64;
 const REDIS_MAX_BULK_BYTES: i64 = 512 * 1024 * 1024;
 
+/// The byte after it, of every version: RFC 8446, section 5.1.
+const TLS_VERSION: u8 = 3;
+
 /// How many ranges a connection keeps for its next request; what is above is given back.
 const KEPT_ARGS: usize = 8;
 
@@ -62,6 +66,8 @@ pub(super) enum ProtocolError {
     Quotes,
     /// More than `MAX_REQUEST_BYTES`; there is no text for it.
     RequestTooBig,
+    /// The first message of TLS; who sent it does not understand ours.
+    TlsHello,
 }
 
 impl ProtocolError {
@@ -79,7 +85,7 @@ impl ProtocolError {
             ProtocolError::BulkLength => "invalid bulk length",
             ProtocolError::BulkLengthBeforeAuth => "unauthenticated bulk length",
             ProtocolError::Quotes => "unbalanced quotes in request",
-            ProtocolError::RequestTooBig => return None,
+            ProtocolError::RequestTooBig | ProtocolError::TlsHello => return None,
         };
         Some(format!("Protocol error: {what}").into_bytes())
     }
@@ -177,6 +183,9 @@ impl Parser {
                         self.inline = false;
                     }
                 },
+                Some(&HANDSHAKE_RECORD) if input.get(self.at + 1) == Some(&TLS_VERSION) => {
+                    return Err(ProtocolError::TlsHello);
+                }
                 Some(_) => {
                     if !self.inline_request(input)? {
                         return Ok(false);

@@ -19,8 +19,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context as Wakeup, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
 use crate::access::User;
 use crate::admission::Place;
@@ -29,6 +28,7 @@ use crate::resp::connections::{Card, Stop};
 use crate::resp::parse::{Parser, ProtocolError};
 use crate::resp::reply::Reply;
 use crate::resp::{Shared, relieve};
+use crate::tls::Stream;
 
 /// How much one read takes at most, as in Redis: more than any pipeline of a sane client, and little
 /// enough to stay in the processor's cache.
@@ -102,7 +102,7 @@ impl Owed {
 
 /// One connection.
 pub(super) struct Session {
-    stream: TcpStream,
+    stream: Stream,
     shared: Arc<Shared>,
     client: Client,
     parser: Parser,
@@ -130,7 +130,7 @@ impl Drop for Session {
 impl Session {
     /// Takes over a connection of this user, if it is known who it is.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         shared: Arc<Shared>,
         card: Arc<Card>,
         user: Option<Arc<User>>,
@@ -169,6 +169,7 @@ impl Session {
             Err(Stop::Cut) => Ok(()),
             Err(Stop::Drain) => self.finish().await,
         };
+        self.stream.farewell().await;
         if let Err(error) = ended {
             debug!(client = card.id, %error, "RESP connection lost");
         }
@@ -191,7 +192,10 @@ impl Session {
     }
 
     fn has_nothing_to_say(&self) -> bool {
-        self.owed.is_nothing() && !self.look_first && self.waits.is_none()
+        self.owed.is_nothing()
+            && !self.stream.holds_back()
+            && !self.look_first
+            && self.waits.is_none()
     }
 
     /// Serves batches until the connection ends.
@@ -256,7 +260,7 @@ impl Session {
     fn poll_send(&mut self, wakeup: &mut Wakeup<'_>) -> Poll<io::Result<()>> {
         let owed = &mut self.owed;
         if owed.is_nothing() {
-            return Poll::Ready(Ok(()));
+            return self.poll_sent(wakeup);
         }
         while owed.sent < owed.bytes.len() {
             let rest = &owed.bytes[owed.sent..];
@@ -265,7 +269,21 @@ impl Session {
         }
         *owed = Owed::default();
         self.note_held();
-        Poll::Ready(Ok(()))
+        self.poll_sent(wakeup)
+    }
+
+    /// Sends what TLS has taken over, which is owed until the peer has taken it.
+    fn poll_sent(&mut self, wakeup: &mut Wakeup<'_>) -> Poll<io::Result<()>> {
+        if !self.stream.holds_back() {
+            return Poll::Ready(Ok(()));
+        }
+        let card = &self.client.card;
+        let sent = self.stream.poll_sent(wakeup);
+        // Not with each look at it: the peer has a time for all of this.
+        if sent.is_ready() || !card.owes() {
+            card.touch(self.shared.clock.now(), sent.is_pending());
+        }
+        sent
     }
 
     /// Reads a batch, runs it, and sends its replies as far as the peer takes them at once.
@@ -335,7 +353,7 @@ impl Session {
 
 /// Sends replies; what the peer does not take at once is owed. Nothing is owed before.
 fn reply(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     shared: &Shared,
     card: &Card,
     owed: &mut Owed,
@@ -428,7 +446,17 @@ impl Batch<'_> {
 
 /// Tells a client that its bytes make no sense.
 fn give_up(ctx: &mut Context<'_>, error: ProtocolError) {
-    debug!(client = ctx.client.card.id, ?error, "RESP protocol error: connection closed");
+    let Context { shared, client, now, .. } = ctx;
+    debug!(client = client.card.id, ?error, "RESP protocol error: connection closed");
+    if error == ProtocolError::TlsHello
+        && shared.tls.is_none()
+        && let Some(unsaid) = shared.refusals.tls_hellos.spend(*now)
+    {
+        warn!(
+            peer = %client.card.peer, unsaid,
+            "a client speaks TLS on the plain Redis port; have it use redis://, or set resp.tls"
+        );
+    }
     if let Some(text) = error.text() {
         ctx.reply.error_quoting(&[&b"ERR "[..], &text].concat());
     }

@@ -102,12 +102,16 @@ fn the_configs_of_both_readmes_are_the_same_and_work() {
     };
     let (english, chinese) = (blocks("README.md"), blocks("README.zh-CN.md"));
     assert_eq!(english, chinese);
-    let [clients, minimal, sealed, stable] = &english[..] else { panic!("{english:?}") };
+    let [clients, tls, minimal, sealed, stable] = &english[..] else { panic!("{english:?}") };
     let key = "    request_secret: \"f3b2241f967aa3c7966f537cdd82ce11\",\n";
     assert_eq!(*minimal, MINIMAL.replace(key, ""), "the server makes a key of its own");
     let with_clients = minimal.replace("token_sources:", &format!("{clients} token_sources:"));
     let environment = Environment::of([("SHOP_KEY", "k"), ("SHOP_KEY_OLD", "k1")]);
     assert_eq!(parse(&with_clients, &environment).unwrap().clients.len(), 1);
+    let environment = Environment::of([("WECHAT_RESP_PASSWORD", "0123456789abcdef")]);
+    let tls = format!("({tls} token_sources: {{\"t\": (url: \"https://h\")}})");
+    let tls = parse(&tls, &environment).unwrap();
+    assert!(tls.http.tls.is_some() && tls.resp.unwrap().tls.is_some() && tls.advice.is_empty());
     let plain = r#"store: (path: "data"),"#;
     assert!(minimal.contains(plain));
     let environment = Environment::of([("WECHAT_STORE_KEY", "0123456789abcdef")]);
@@ -121,7 +125,8 @@ fn the_configs_of_both_readmes_are_the_same_and_work() {
 #[test]
 fn settings_are_read() {
     let text = r#"(
-        http: (bind: "[::1]:0", max_connections: 5, header_timeout: "500ms", idle_timeout: "2m"),
+        http: (bind: "[::1]:0", max_connections: 5, header_timeout: "500ms", idle_timeout: "2m",
+               tls: (cert: "c.pem", key: "/k.pem", client_ca: "ca.pem")),
         resp: (enabled: false),
         store: (path: "/var/lib/x"),
         refresh: (renew_before: "1h", overlap: "0s", cooldown: "0s", timeout: "2s"),
@@ -135,6 +140,9 @@ fn settings_are_read() {
     )"#;
     let config = parse(text, &Environment::default()).unwrap();
     assert!(config.resp.is_none());
+    let tls = config.http.tls.unwrap();
+    assert_eq!((&*tls.cert, &*tls.key), (Path::new("/etc/wts/c.pem"), Path::new("/k.pem")));
+    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/etc/wts/ca.pem")));
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.dir.as_deref(), Some(Path::new("/etc/wts/l")));
     assert_eq!(config.grace_period, Duration::from_secs(1));
@@ -196,8 +204,8 @@ fn mistakes(text: &str) -> Vec<String> {
 #[test]
 fn all_mistakes_are_reported_at_once_by_path_with_what_to_do() {
     let text = r#"(
-        http: (bind: "localhost:x", max_connections: 0, header_timeout: "0s", bnd: "x"),
-        resp: (bind: "0.0.0.0:6379", idle_timeout: 5, max_connections: "many"),
+        http: (bind: "localhost:x", max_connections: 0, header_timeout: "0s", bnd: "x", tls: (cert: "", kee: "k")),
+        resp: (bind: "0.0.0.0:6379", idle_timeout: 5, max_connections: "many", tls: (client_ca: 5)),
         request_secret: "",
         refresh: (cooldown: "30 s", renew_before: true),
         outbound: (proxy: "user:hunter2@h"),

@@ -14,4 +14,6 @@ mod reload;
 mod sealing;
 mod secrets;
 mod support;
+mod tls;
+mod upstream_tls;
 mod vendors;

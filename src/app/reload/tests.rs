@@ -85,6 +85,8 @@ fn what_needs_a_restart_is_named() {
             &["resp.bind", "resp.password", "resp.max_connections", "resp.idle_timeout"],
         ),
         ("resp: (writes: Report, notify: false),", &["resp.writes", "resp.notify"]),
+        (r#"http: (tls: (cert: "c", key: "k")),"#, &["http.tls"]),
+        (r#"resp: (tls: (cert: "c", key: "k")),"#, &["resp.tls"]),
         (r#"clients: {"shop": (keys: ["k"])},"#, &["clients"]),
         (r#"store: (path: "elsewhere"),"#, &["store.path"]),
         (
@@ -106,7 +108,7 @@ fn what_needs_a_restart_is_named() {
 }
 
 /// Settings that a reload applies: the grace period, and what each source is made of.
-const APPLIED: &[&str] = &["grace_period", "refresh", "token_sources"];
+const APPLIED: &[&str] = &["grace_period", "refresh", "token_sources", "cert", "key", "client_ca"];
 
 #[test]
 fn every_setting_is_either_applied_or_named() {

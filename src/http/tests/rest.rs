@@ -9,6 +9,8 @@ use super::super::connection::{Deadline, End, serve, service};
 use super::super::handlers::Site;
 use super::super::progress::{NotingStream, Progress};
 use super::*;
+use crate::log_budget::LogBudget;
+use crate::tls::Stream;
 
 #[tokio::test]
 async fn what_is_silent_rests_and_goes_on_where_it_was() {
@@ -16,7 +18,7 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
     let mut client = Client(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
     let (stream, peer) = listener.accept().await.unwrap();
     let (parts, ..) = parts(SystemClock::shared());
-    let HttpParts { reader, refresh, clock, access } = parts;
+    let HttpParts { reader, refresh, clock, access, tls } = parts;
     let site = Site {
         reader,
         refresh,
@@ -25,6 +27,8 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
         secret_parameter: true,
         trusted_proxies: Vec::new(),
         body_timeout: NEVER,
+        tls,
+        tls_hellos: LogBudget::default(),
     };
     let progress = Arc::new(Progress::default());
     let limits = Limits { header: NEVER, idle: NEVER };
@@ -33,7 +37,7 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
     let closing = CancellationToken::new();
     let mut begun = pin!(closing.cancelled());
     let mut draining = false;
-    let mut stream = NotingStream::new(stream, Arc::clone(&progress));
+    let mut stream = NotingStream::new(Stream::Plain(stream), Arc::clone(&progress));
     // Each time with a part of the next request behind a whole one.
     let request = get("/");
     let mut unsent = request.as_str();

@@ -259,6 +259,7 @@ impl World {
             audience: Audience::new(setup.notifies()),
             counters: Counters::default(),
             refusals: Refusals::default(),
+            tls: None,
         });
         tokio::spawn(herald::announce(Arc::clone(&shared)));
         let peers = [1, 2].map(|port| {

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
+mod encrypted;
 mod limits;
 mod told;
 
@@ -20,6 +21,7 @@ use crate::resp::inline;
 use crate::resp::{RespParts, exempt, serve_but_for};
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, Roster, Slot};
+use crate::tls::Tls;
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
 /// A test that waits longer than this for bytes will wait for ever.
@@ -81,6 +83,7 @@ struct Setup {
     value: Option<String>,
     clients: Vec<ClientConfig>,
     writes: Writes,
+    tls: Option<Tls>,
 }
 
 impl Default for Setup {
@@ -95,6 +98,7 @@ impl Default for Setup {
             value: None,
             clients: Vec::new(),
             writes: Writes::Refuse,
+            tls: None,
         }
     }
 }
@@ -118,7 +122,13 @@ impl Setup {
             let value = self.value.as_deref().unwrap_or(value);
             publisher.publish(published(now, value, 1, Duration::from_millis(life)));
         }
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        if self.tls.is_some() {
+            // Connections inherit it: with little room, what TLS holds back is seen.
+            socket.set_send_buffer_size(4096).unwrap();
+        }
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(128).unwrap();
         let address = listener.local_addr().unwrap();
         let config = RespConfig {
             bind: address,
@@ -128,14 +138,20 @@ impl Setup {
             idle_timeout: self.idle_timeout,
             writes: self.writes,
             notify: true,
+            tls: None,
         };
         let drain = Drain::new();
         let names = VALUES.map(|(name, ..)| SourceName::parse(name).unwrap());
         let (queues, refresh) = queue(names);
         let (secret, password) = (Secret::new("request-secret"), self.password.map(Secret::new));
         let access = Access::new(secret, password, self.clients, Arc::clone(&clock));
-        let parts =
-            RespParts { reader, refresh, access: Arc::new(access), clock: Arc::clone(&clock) };
+        let parts = RespParts {
+            reader,
+            refresh,
+            access: Arc::new(access),
+            clock: Arc::clone(&clock),
+            tls: self.tls,
+        };
         let exempt = if self.per_address.is_some() { Box::new(|_| false) } else { exempt() };
         let ended = tokio::spawn(serve_but_for(listener, config, parts, drain.clone(), exempt));
         Server { address, drain, ended, clock, roster, publishers, queues }

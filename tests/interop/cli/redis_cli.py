@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../python"))
-from harness import (CHANNEL, HOST, KEYSPACE, PORT, Tokens, restart, rotate, same, sensible, taken)
+from harness import (CA, CHANNEL, HOST, KEYSPACE, PORT, Tokens, restart, rotate, same, sensible, taken)
 
 OPTIONS = [word for word in sys.argv[1:] if word.startswith("-")]
-CLI = ["redis-cli", *OPTIONS, "-h", HOST, "-p", str(PORT)]
+TLS = ["--tls", "--cacert", CA] if CA else []
+CLI = ["redis-cli", *TLS, *OPTIONS, "-h", HOST, "-p", str(PORT)]
 
 
 def ask(*words, lines=None):

@@ -2,14 +2,31 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"os"
 	"strings"
 
 	"github.com/gomodule/redigo/redis"
 )
 
+func dial() (redis.Conn, error) {
+	// The certificate to trust, where the server speaks TLS.
+	file := os.Getenv("CA")
+	if file == "" {
+		return redis.Dial("tcp", address)
+	}
+	pem, err := os.ReadFile(file)
+	must(err)
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(pem)
+	return redis.Dial("tcp", address, redis.DialUseTLS(true),
+		redis.DialTLSConfig(&tls.Config{RootCAs: trusted}))
+}
+
 var pool = &redis.Pool{
 	MaxIdle: 2,
-	Dial:    func() (redis.Conn, error) { return redis.Dial("tcp", address) },
+	Dial:    dial,
 }
 
 func do(command string, arguments ...interface{}) interface{} {

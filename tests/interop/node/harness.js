@@ -7,6 +7,8 @@ const LIFETIME = 7200;
 const CHANNEL = 'token:access_token', KEYSPACE = '__keyspace@0__:access_token';
 const { HOST, CLIENT, TICKET } = process.env;
 const PORT = Number(process.env.PORT);
+// The certificate to trust, where the server speaks TLS.
+const CA = process.env.CA && require('node:fs').readFileSync(process.env.CA);
 
 // What must be read right now.
 const tokens = { access_token: process.env.TOKEN, ticket: TICKET };
@@ -68,5 +70,5 @@ process.on('uncaughtException', (error) => {
 });
 
 module.exports = {
-  assert, tokens, rotate, restart, sensible, until, inbox, take, HOST, PORT, CLIENT, CHANNEL, KEYSPACE,
+  assert, tokens, rotate, restart, sensible, until, inbox, take, HOST, PORT, CA, CLIENT, CHANNEL, KEYSPACE,
 };

@@ -1,12 +1,12 @@
 // ioredis, from 4 to 6.
 'use strict';
 const {
-  assert, tokens, rotate, restart, sensible, until, inbox, take, HOST, PORT, CLIENT, CHANNEL, KEYSPACE,
+  assert, tokens, rotate, restart, sensible, until, inbox, take, HOST, PORT, CA, CLIENT, CHANNEL, KEYSPACE,
 } = require('./harness');
 const library = require(CLIENT);
 const Redis = library.Redis ?? library;
 
-const client = new Redis(PORT, HOST);
+const client = new Redis(PORT, HOST, CA ? { tls: { ca: CA } } : {});
 // Connections are lost in the step `reconnect`; without a listener that would be printed.
 client.on('error', () => {});
 

@@ -1,12 +1,14 @@
 // node-redis, from 4 to 6: promises.
 'use strict';
 const {
-  assert, tokens, rotate, restart, sensible, until, inbox, take, HOST, PORT, CLIENT, CHANNEL, KEYSPACE,
+  assert, tokens, rotate, restart, sensible, until, inbox, take, HOST, PORT, CA, CLIENT, CHANNEL, KEYSPACE,
 } = require('./harness');
 const redis = require(CLIENT);
 
-const url = `redis://${HOST}:${PORT}`;
-const client = redis.createClient({ url });
+const server = CA
+  ? { url: `rediss://${HOST}:${PORT}`, socket: { tls: true, ca: CA } }
+  : { url: `redis://${HOST}:${PORT}` };
+const client = redis.createClient(server);
 // Connections are lost in the step `reconnect`; without a listener that would end the process.
 client.on('error', () => {});
 
@@ -51,7 +53,7 @@ const steps = {
   },
   cache: async () => {
     const cache = new redis.BasicClientSideCache({ recordStats: true });
-    const cached = redis.createClient({ url, RESP: 3, clientSideCache: cache });
+    const cached = redis.createClient({ ...server, RESP: 3, clientSideCache: cache });
     cached.on('error', (error) => { throw error; });
     await cached.connect();
     const get = () => cached.get('access_token');

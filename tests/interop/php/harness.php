@@ -6,6 +6,8 @@ const CHANNEL = 'token:access_token';
 const KEYSPACE = '__keyspace@0__:access_token';
 define('HOST', getenv('HOST'));
 define('PORT', (int) getenv('PORT'));
+// The certificate to trust, where the server speaks TLS.
+define('CA', getenv('CA'));
 
 // What must be read right now.
 $tokens = ['access_token' => getenv('TOKEN'), 'ticket' => getenv('TICKET')];

@@ -3,8 +3,18 @@
 
 require __DIR__ . '/harness.php';
 
-$client = new Redis();
-$client->connect(HOST, PORT);
+function dial(): Redis
+{
+    $client = new Redis();
+    if (CA) {
+        $client->connect('tls://' . HOST, PORT, 0, null, 0, 0, ['stream' => ['cafile' => CA]]);
+    } else {
+        $client->connect(HOST, PORT);
+    }
+    return $client;
+}
+
+$client = dial();
 
 $read = function () use ($client, &$tokens) {
     same($client->get('access_token'), $tokens['access_token']);
@@ -45,15 +55,13 @@ take([
     'subscribe' => function () use ($read, &$tokens) {
         // Its subscribe() blocks and does not say when it is subscribed, so a child looks for that.
         if (pcntl_fork() == 0) {
-            $watcher = new Redis();
-            $watcher->connect(HOST, PORT);
+            $watcher = dial();
             until(fn () => same((int) $watcher->pubsub('numsub', [KEYSPACE])[KEYSPACE], 1));
             echo "@rotate\n";
             // Without the destructors of what belongs to its parent.
             posix_kill(posix_getpid(), SIGKILL);
         }
-        $subscriber = new Redis();
-        $subscriber->connect(HOST, PORT);
+        $subscriber = dial();
         $subscriber->setOption(Redis::OPT_READ_TIMEOUT, 10);
         $inbox = null;
         $hear = function ($subscriber, $channel, $message) use (&$inbox, &$tokens) {

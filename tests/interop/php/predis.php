@@ -8,7 +8,8 @@ require 'Predis/autoload.php';
 
 function dial(): Predis\Client
 {
-    return new Predis\Client(['host' => HOST, 'port' => PORT, 'read_write_timeout' => 10]);
+    $tls = CA ? ['scheme' => 'tls', 'ssl' => ['cafile' => CA]] : [];
+    return new Predis\Client($tls + ['host' => HOST, 'port' => PORT, 'read_write_timeout' => 10]);
 }
 
 $client = dial();

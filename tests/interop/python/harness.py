@@ -8,6 +8,8 @@ import traceback
 HOST, PORT = os.environ["HOST"], int(os.environ["PORT"])
 # Whether this is redis-server, for the few scripts that must tell.
 CONTROL = os.environ["TARGET"] == "redis"
+# The certificate to trust, where the server speaks TLS.
+CA = os.environ.get("CA")
 LIFETIME = 7200
 CHANNEL, KEYSPACE = "token:access_token", "__keyspace@0__:access_token"
 

@@ -4,10 +4,11 @@ import sys
 
 import redis
 
-from harness import (CHANNEL, CONTROL, HOST, KEYSPACE, PORT, Tokens, restart, rotate, same, sensible, taken,
+from harness import (CA, CHANNEL, CONTROL, HOST, KEYSPACE, PORT, Tokens, restart, rotate, same, sensible, taken,
                      tries)
 
-client = redis.Redis(host=HOST, port=PORT, decode_responses=True)
+TLS = {"ssl": True, "ssl_ca_certs": CA} if CA else {}
+client = redis.Redis(host=HOST, port=PORT, decode_responses=True, **TLS)
 
 
 def connect():
@@ -79,7 +80,7 @@ def cache():
         # redis-py has no cache for a server that says it is older than 7.4; Debian's does.
         CacheProxyConnection.MIN_ALLOWED_VERSION = "7.0.0"
     cached = redis.Redis(host=HOST, port=PORT, decode_responses=True, protocol=3,
-                         cache_config=CacheConfig())
+                         cache_config=CacheConfig(), **TLS)
     old = Tokens.access_token
     same(cached.get("access_token"), old)
     same(cached.get_cache().size, 1)

@@ -1,6 +1,8 @@
 //! What the tests share: the sandbox as upstream, our server in this process or as a child, and
 //! clients that speak just enough of each protocol.
 
+pub(crate) mod certificates;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -104,9 +106,14 @@ pub(crate) async fn run_with(
     upstream: SocketAddr,
     extra: &str,
 ) -> Running {
-    let file = dir.join("config.ron");
     let extra = format!(r#"log: (format: "json"), {extra}"#);
-    std::fs::write(&file, config_text(upstream, dir, &extra)).unwrap();
+    run_text(command, dir, &config_text(upstream, dir, &extra)).await
+}
+
+/// As [`run_with`], with the whole text of the config.
+pub(crate) async fn run_text(command: Command, dir: &Path, text: &str) -> Running {
+    let file = dir.join("config.ron");
+    std::fs::write(&file, text).unwrap();
     start(command, &file).await
 }
 
@@ -142,6 +149,16 @@ impl Running {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until it has logged this so many times.
+    pub(crate) async fn logged(&self, words: &str, times: usize) {
+        let logged = async {
+            while self.log().matches(words).count() < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(words, logged).await;
     }
 
     pub(crate) fn pid(&self) -> u32 {
