@@ -99,6 +99,7 @@ async fn an_upstream_with_a_bad_certificate_is_refused_and_a_good_token_is_serve
         let sent = wechat.calls(Endpoint::Token);
         let told = force(ours.http, "access_token").await;
         assert!(told.contains("errmsg") && wechat.calls(Endpoint::Token) == sent, "{told}");
+        ours.logged(cause, 1).await;
         let log = ours.log();
         let line = log.lines().find(|line| line.contains(cause));
         let line = line.unwrap_or_else(|| panic!("no {cause} in {log}"));
