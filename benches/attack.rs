@@ -34,6 +34,8 @@ const RATE: u32 = 500;
 const HONEST_CONNECTIONS: usize = 10;
 /// How long the honest clients are watched, before and during.
 const WATCHED: Duration = Duration::from_secs(6);
+/// After the last attacker has come: what it does at first is done, and what it goes on doing is measured.
+const SETTLE: Duration = Duration::from_secs(3);
 /// Wrong keys a second on each listener.
 const WRONG_KEYS: u64 = 100;
 /// The life of a token. It is due a quarter of it before its end, or up to a sixteenth later.
@@ -474,6 +476,7 @@ fn attack(what: &str, target: Target, count: usize) {
         while tally.connected.load(Ordering::Relaxed) < wanted {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        tokio::time::sleep(SETTLE).await;
         println!("ready");
         // On a thread: it waits for the other process.
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))

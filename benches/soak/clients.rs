@@ -116,7 +116,11 @@ impl Http {
 }
 
 /// One RESP connection.
-pub(crate) struct Resp(BufReader<TcpStream>);
+pub(crate) struct Resp {
+    stream: BufReader<TcpStream>,
+    /// Whether it was told something between two replies.
+    told: bool,
+}
 
 impl Resp {
     /// A connection that is let in.
@@ -131,20 +135,20 @@ impl Resp {
     async fn stranger(address: SocketAddr) -> io::Result<Resp> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Resp(BufReader::new(stream)))
+        Ok(Resp { stream: BufReader::new(stream), told: false })
     }
 
     async fn send(&mut self, words: &[&str]) -> io::Result<()> {
         let mut request = format!("*{}\r\n", words.len());
         words.iter().for_each(|word| request.push_str(&format!("${}\r\n{word}\r\n", word.len())));
-        self.0.get_mut().write_all(request.as_bytes()).await
+        self.stream.get_mut().write_all(request.as_bytes()).await
     }
 
     /// The reply's first line; of a bulk, the bulk with a `$` before it; of what holds more, its parts
     /// with a space between.
     async fn reply(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        if self.0.read_line(&mut line).await? == 0 {
+        if self.stream.read_line(&mut line).await? == 0 {
             return Err(wrong("the end of the connection"));
         }
         let line = line.trim_end();
@@ -154,7 +158,7 @@ impl Resp {
             "$" if number()? >= 0 => {
                 let length = usize::try_from(number()?).map_err(|_| wrong(line))?;
                 let mut bulk = vec![0; length + 2];
-                self.0.read_exact(&mut bulk).await?;
+                self.stream.read_exact(&mut bulk).await?;
                 bulk.truncate(length);
                 Ok(format!("${}", String::from_utf8_lossy(&bulk)))
             }
@@ -174,7 +178,14 @@ impl Resp {
     pub(crate) async fn ask(&mut self, words: &[&str]) -> io::Result<String> {
         in_time(async {
             self.send(words).await?;
-            self.reply().await
+            loop {
+                let reply = self.reply().await?;
+                // What it is told comes whenever it happens.
+                if !reply.starts_with('>') {
+                    return Ok(reply);
+                }
+                self.told = true;
+            }
         })
         .await
     }
@@ -288,9 +299,12 @@ async fn cache(resp: SocketAddr, truth: Arc<Truth>, seed: u64) -> io::Result<()>
     let source = &SOURCES[dice.usize(..3)];
     let until = Instant::now() + Duration::from_secs(dice.u64(60..240));
     while Instant::now() < until {
-        // With its life, which is checked as long as it lasts. (The key is tracked by the GET: a push can
-        // come only after its reply.)
+        // With its life, which is checked as long as it lasts.
         read(&mut client, &truth, source).await?;
+        if std::mem::take(&mut client.told) {
+            count(&truth.counts.told);
+            continue;
+        }
         match tokio::time::timeout_at(until.into(), client.reply()).await {
             Ok(pushed) => {
                 let pushed = pushed?;

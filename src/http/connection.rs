@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
@@ -26,11 +27,14 @@ use crate::clock::SharedClock;
 use crate::tls::Stream;
 
 use super::handlers::Site;
+use super::overload::answer;
 use super::progress::{MAX_HEAD_BYTES, NotingStream, Phase, Progress};
 use super::routes::{ForwardedFor, routes};
 
 /// How long a connection is silent before the buffers for its requests and answers are given back.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET: Duration = Duration::from_millis(100);
+/// What a client is told whose body does not come.
+const BODY_TOO_SLOW: &str = answer!("408 Request Timeout", "26", r#"{"error": "body too slow"}"#);
 /// How long a connection that is over waits for the client to stop sending what we refused.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long half a head may still take once the drain has begun.
@@ -41,7 +45,7 @@ const LAST_HEAD: Duration = Duration::from_secs(1);
 pub(super) struct Limits {
     /// A head, from its first byte or, on a new connection, from the accept.
     pub(super) header: Duration,
-    /// Between requests, and an answer that is not taken.
+    /// Between requests; a body; and an answer that is not taken.
     pub(super) idle: Duration,
 }
 
@@ -50,7 +54,7 @@ impl Limits {
         match phase {
             Phase::Head => Some(self.header),
             Phase::Handler => None,
-            Phase::Client => Some(self.idle),
+            Phase::Client | Phase::Body => Some(self.idle),
             Phase::Farewell => Some(FAREWELL),
         }
     }
@@ -112,14 +116,20 @@ async fn converse(
             if stream.poll_request(cx).is_ready() {
                 return Poll::Ready(true);
             }
+
             if !draining && begun.as_mut().poll(cx).is_ready() {
                 draining = true;
                 deadline.drain(progress);
-                if progress.phase() != Phase::Head {
+                if progress.phase() == Phase::Client {
                     return Poll::Ready(false);
                 }
             }
-            deadline.poll(cx, progress).map(|_| false)
+            ready!(deadline.poll(cx, progress));
+            if progress.phase() == Phase::Body {
+                // As far as the client takes it: it has been waited for long enough.
+                let _ = Pin::new(&mut stream).poll_write(cx, BODY_TOO_SLOW.as_bytes());
+            }
+            Poll::Ready(false)
         });
         if !heard.await {
             tracing::debug!(%peer, phase = ?progress.phase(), "HTTP connection without a request closed");

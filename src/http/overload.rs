@@ -31,7 +31,7 @@ pub(super) enum Reason {
     TooManyOfAddress,
 }
 
-/// An answer: status line, body and its length.
+/// An answer that is the last of its connection, as text: status, length of the body, body.
 macro_rules! answer {
     ($status:literal, $length:literal, $body:literal) => {
         concat!(
@@ -45,6 +45,8 @@ macro_rules! answer {
         )
     };
 }
+
+pub(super) use answer;
 
 impl Reason {
     fn answer(self) -> &'static str {

@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::tls::{HANDSHAKE_RECORD, Stream};
 
+use super::form::MAX_BODY_BYTES;
+
 /// What is read and thrown away of a request we refused, in bytes, before the connection closes.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -27,7 +29,12 @@ pub(super) enum Phase {
     Client = 2,
     /// The client, to close after it was refused in the middle of a request.
     Farewell = 3,
+    /// The rest of a small body, which is gathered with its head.
+    Body = 4,
 }
+
+/// Where the mark's count begins, above the phase.
+const ONE_STEP: u32 = 8;
 
 /// The phase, and a mark that changes with each step. One task writes and reads it, so no ordering
 /// is needed; atomic only because the task may move between threads.
@@ -46,17 +53,18 @@ impl Progress {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        match self.mark() & 3 {
+        match self.mark() % ONE_STEP {
             0 => Phase::Head,
             1 => Phase::Handler,
             2 => Phase::Client,
-            _ => Phase::Farewell,
+            3 => Phase::Farewell,
+            _ => Phase::Body,
         }
     }
 
     /// Notes a step into this phase, or within it.
     pub(super) fn step(&self, phase: Phase) {
-        let next = (self.mark() & !3).wrapping_add(4) | phase as u32;
+        let next = (self.mark() & !(ONE_STEP - 1)).wrapping_add(ONE_STEP) | phase as u32;
         self.steps_and_phase.store(next, Ordering::Relaxed);
     }
 
@@ -86,17 +94,44 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MAX_HEAD_BYTES].into_boxed_slice());
 }
 
-/// Whether `bytes`, of which the last `fresh` were not looked at before, are to be read as a request: they
-/// hold the empty line at the end of a head, or cannot become one.
-fn is_request(bytes: &[u8], fresh: usize) -> bool {
+/// The length of the head that `bytes` begin with, of which the last `fresh` were not looked at before;
+/// `None` if its end is not there.
+fn head_length(bytes: &[u8], fresh: usize) -> Option<usize> {
     // The end may have begun before: `\n\r\n`, or `\n\n` from clients that are careless.
-    let unseen = &bytes[bytes.len().saturating_sub(fresh + 2)..];
-    let has_end = unseen.windows(2).any(|pair| pair == b"\n\n")
-        || unseen.windows(3).any(|three| three == b"\n\r\n");
-    // A method is letters; and an empty line before it does no harm. TLS begins with neither.
-    let is_text =
+    let unseen = bytes.len().saturating_sub(fresh + 2);
+    let ends = |at: &usize| matches!(bytes[*at..], [b'\n', b'\n', ..] | [b'\n', b'\r', b'\n', ..]);
+    let end = (unseen..bytes.len()).find(ends)?;
+    Some(end + if bytes[end + 1] == b'\n' { 2 } else { 3 })
+}
+
+/// Whether a head may begin so: with letters, or an empty line, which does no harm. (TLS begins with
+/// neither.)
+fn may_become_a_head(bytes: &[u8]) -> bool {
+    let begins_well =
         bytes.first().is_none_or(|first| first.is_ascii_alphabetic() || b"\r\n".contains(first));
-    has_end || !is_text || bytes.len() >= MAX_HEAD_BYTES
+    begins_well && bytes.len() < MAX_HEAD_BYTES
+}
+
+/// The length of the body after this head, if it is one that may be read, and that the client sends by
+/// itself; else 0. A mistake in it is for hyper to find.
+fn body_length(head: &[u8]) -> usize {
+    if !head.starts_with(b"POST ") {
+        return 0;
+    }
+    let mut length = 0;
+    for line in head.split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
+            length = text.parse().unwrap_or(0);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding")
+            || name.eq_ignore_ascii_case(b"expect")
+        {
+            return 0;
+        }
+    }
+    if length <= MAX_BODY_BYTES { length } else { 0 }
 }
 
 /// A client's socket that notes its steps.
@@ -110,13 +145,15 @@ pub(super) struct NotingStream {
     dry: bool,
     /// What was read before and is to be read again.
     rewound: Vec<u8>,
+    /// How many bytes the request has that is gathered, where its head is there in full; else 0.
+    wanted: usize,
     lingered: usize,
 }
 
 impl NotingStream {
     pub(super) fn new(stream: Stream, progress: Arc<Progress>) -> NotingStream {
         let rewound = Vec::new();
-        NotingStream { stream, progress, heard: false, dry: false, rewound, lingered: 0 }
+        NotingStream { stream, progress, heard: false, dry: false, rewound, wanted: 0, lingered: 0 }
     }
 
     /// Has these bytes, which were read from here, read again.
@@ -125,8 +162,9 @@ impl NotingStream {
         self.rewound = bytes.to_vec();
     }
 
-    /// Waits until there is a request to read: a whole head, more than a head may have, what is none, or
-    /// the end. What has arrived until then is kept for who reads, in as much room as it needs.
+    /// Waits until there is a request to read: a whole head with its small body, more than a head may have,
+    /// what is none, or the end. What has arrived until then is kept for who reads, in as much room as it
+    /// needs.
     pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let read = SCRATCH.with_borrow_mut(|scratch| {
@@ -139,13 +177,25 @@ impl NotingStream {
                 read
             });
             let read = ready!(read);
-            if read == 0 || is_request(&self.rewound, read) {
+            self.heard = true;
+            if self.wanted == 0 {
+                match head_length(&self.rewound, read) {
+                    Some(head) => self.wanted = head + body_length(&self.rewound[..head]),
+                    None if read == 0 || !may_become_a_head(&self.rewound) => {
+                        return Poll::Ready(());
+                    }
+                    None => {}
+                }
+            }
+            if self.wanted > 0 && (read == 0 || self.rewound.len() >= self.wanted) {
+                self.wanted = 0;
                 return Poll::Ready(());
             }
-            self.heard = true;
             // On a new connection the time for the head runs from the accept.
-            if self.progress.phase() == Phase::Client {
-                self.progress.step(Phase::Head);
+            match self.progress.phase() {
+                Phase::Client => self.progress.step(Phase::Head),
+                Phase::Head if self.wanted > 0 => self.progress.step(Phase::Body),
+                _ => {}
             }
         }
     }
@@ -254,25 +304,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_waited_for_however_it_comes() {
-        for (text, whole) in [
-            ("G", false),
-            ("GET / HTTP/1.1\r\nhost: x\r\n", false),
-            ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", true),
-            ("GET / HTTP/1.1\n\n", true),
-            ("\r\nGET / HTTP/1.1\r\n", false),
-            ("\x16\x03\x01", true),
-            ("\0", true),
+    fn the_end_of_a_head_is_found_however_it_comes() {
+        for (text, expected) in [
+            ("GET / HTTP/1.1\r\nhost: x\r\n", None),
+            ("GET / HTTP/1.1\r\nhost: x\r\n\r\n", Some(27)),
+            ("GET / HTTP/1.1\r\nhost: x\r\n\r\nGET", Some(27)),
+            ("GET / HTTP/1.1\n\n", Some(16)),
         ] {
             let bytes = text.as_bytes();
-            assert_eq!(is_request(bytes, bytes.len()), whole, "{text:?}");
-            // Byte by byte: the end is noticed with its last byte, wherever the reads were cut.
-            let first = (1..=bytes.len()).find(|length| is_request(&bytes[..*length], 1));
-            let expected =
-                if bytes[0].is_ascii_control() && bytes[0] != b'\r' { 1 } else { bytes.len() };
-            assert_eq!(first, whole.then_some(expected), "{text:?}");
+            assert_eq!(head_length(bytes, bytes.len()), expected, "{text:?}");
+            // Byte by byte, it is noticed with its last one.
+            let first = (1..=bytes.len()).find_map(|length| head_length(&bytes[..length], 1));
+            assert_eq!(first, expected, "{text:?}");
         }
-        let long = vec![b'a'; MAX_HEAD_BYTES];
-        assert!(is_request(&long, 1) && !is_request(&long[1..], 1));
+    }
+
+    #[test]
+    fn what_is_no_head_is_not_waited_for() {
+        for (bytes, may) in [
+            (&b"G"[..], true),
+            (b"\r\nGET", true),
+            (b"\x16\x03\x01", false),
+            (b"\0", false),
+            (&[b'a'; MAX_HEAD_BYTES], false),
+        ] {
+            assert_eq!(may_become_a_head(bytes), may, "{:?}", &bytes[..1]);
+        }
+    }
+
+    #[test]
+    fn small_bodies_are_gathered() {
+        for (lines, expected) in [
+            ("POST / HTTP/1.1\r\nContent-Length:  12 \r\n", 12),
+            ("GET / HTTP/1.1\r\ncontent-length: 12\r\n", 0),
+            ("POST / HTTP/1.1\r\ncontent-length: 8193\r\n", 0),
+            ("POST / HTTP/1.1\r\ncontent-length: x\r\n", 0),
+            ("POST / HTTP/1.1\r\ncontent-length: 12\r\nexpect: 100-continue\r\n", 0),
+            ("POST / HTTP/1.1\r\ncontent-length: 12\r\ntransfer-encoding: chunked\r\n", 0),
+            ("POST / HTTP/1.1\r\nhost: x\r\n", 0),
+        ] {
+            assert_eq!(body_length(format!("{lines}\r\n").as_bytes()), expected, "{lines:?}");
+        }
     }
 }
