@@ -1,4 +1,5 @@
-//! `${env:NAME}` and `${file:PATH}` in any string of the config. Reads the files they name.
+//! `${env:NAME}`, `${file:PATH}` and `${credential:NAME}` in any string of the config. Reads the files
+//! they name.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,8 @@ impl Environment {
     }
 }
 
-/// Replaces each `${env:NAME}` and `${file:PATH}` in `text`; `$${` stands for a plain `${`, and any
-/// other `$` for itself. Paths are relative to `dir`; the line end that editors put at the end of a
+/// Replaces each `${env:NAME}`, `${file:PATH}` and `${credential:NAME}` (what systemd's `LoadCredential=`
+/// gives a service) in `text`; `$${` stands for a plain `${`, and any other `$` for itself. Paths are relative to `dir`; the line end that editors put at the end of a
 /// file is left out.
 ///
 /// What is wrong goes to `mistakes`, in words that show neither a variable's value nor a file's
@@ -48,13 +49,17 @@ pub(super) fn expand(
             Piece::Text(text) => expanded.push_str(text),
             Piece::Variable(name) => expand_variable(name, environment, &mut expanded, mistakes),
             Piece::File(path) => expand_file(&dir.join(path), &mut expanded, mistakes),
+            Piece::Credential(name) => {
+                expand_credential(name, environment, &mut expanded, mistakes);
+            }
             Piece::Unclosed(kind) => mistakes.push(format!("`{kind}` has no closing `}}`")),
         }
     }
     expanded
 }
 
-/// The files that `text` names, in order.
+/// The files that `text` names, in order. A credential is none: systemd sees to it that nobody else reads
+/// it.
 pub(super) fn files(text: &str, dir: &Path) -> Vec<PathBuf> {
     let file = |piece| match piece {
         Piece::File(path) => Some(dir.join(path)),
@@ -71,12 +76,18 @@ enum Piece<'a> {
     Variable(&'a str),
     /// A file's path.
     File(&'a str),
+    /// The name of one of systemd's credentials.
+    Credential(&'a str),
     /// What is opened by this is not closed; it is the last piece.
     Unclosed(&'static str),
 }
 
 const ENV: &str = "${env:";
 const FILE: &str = "${file:";
+const CREDENTIAL: &str = "${credential:";
+
+/// Where systemd says in which directory a service's credentials are (systemd.exec(5)).
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// Takes a text apart.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
@@ -92,7 +103,11 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
                 return Some(Piece::Unclosed(kind));
             };
             rest = after;
-            return Some(if kind == ENV { Piece::Variable(name) } else { Piece::File(name) });
+            return Some(match kind {
+                ENV => Piece::Variable(name),
+                FILE => Piece::File(name),
+                _ => Piece::Credential(name),
+            });
         }
         // Up to the next `$`; one that opens nothing stands for itself.
         let end = rest.char_indices().skip(1).find(|(_, c)| *c == '$');
@@ -103,7 +118,7 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
 }
 
 fn strip_opening(text: &str) -> Option<(&'static str, &str)> {
-    [ENV, FILE].into_iter().find_map(|kind| Some((kind, text.strip_prefix(kind)?)))
+    [ENV, FILE, CREDENTIAL].into_iter().find_map(|kind| Some((kind, text.strip_prefix(kind)?)))
 }
 
 fn expand_variable(
@@ -116,6 +131,27 @@ fn expand_variable(
         Some("") => mistakes.push(format!("the environment variable {name} is empty; set it")),
         Some(value) => expanded.push_str(value),
         None => mistakes.push(format!("the environment variable {name} is not set; set it")),
+    }
+}
+
+fn expand_credential(
+    name: &str,
+    environment: &Environment,
+    expanded: &mut String,
+    mistakes: &mut Vec<String>,
+) {
+    if name.is_empty() || name.contains('/') {
+        mistakes.push(format!(
+            "{name:?} is no name of a credential; write the one that LoadCredential= gives it"
+        ));
+        return;
+    }
+    match environment.get(CREDENTIALS_DIRECTORY) {
+        Some(dir) => expand_file(&Path::new(dir).join(name), expanded, mistakes),
+        None => mistakes.push(format!(
+            "the credential {name} is not there, since {CREDENTIALS_DIRECTORY} is not set; start the service with \
+             LoadCredential={name}:PATH (systemd), or write ${{file:PATH}}"
+        )),
     }
 }
 
@@ -133,7 +169,10 @@ mod tests {
     fn check(text: &str, expected: Result<&str, &str>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("s"), "from file\r\n").unwrap();
-        let environment = Environment::of([("A", "from env"), ("E", ""), ("N", "${env:A}")]);
+        let credentials = dir.path().to_str().unwrap();
+        let variables = [("A", "from env"), ("E", ""), ("N", "${env:A}")];
+        let environment =
+            Environment::of(variables.into_iter().chain([(CREDENTIALS_DIRECTORY, credentials)]));
         let mut mistakes = Vec::new();
         let expanded = expand(text, &environment, dir.path(), &mut mistakes);
         match expected {
@@ -151,6 +190,7 @@ mod tests {
         check("plain", Ok("plain"));
         check("a${env:A}b${env:A}", Ok("afrom envbfrom env"));
         check("${file:s}!", Ok("from file!"));
+        check("${credential:s}!", Ok("from file!"));
         check("costs 5$ or ${x} or $", Ok("costs 5$ or ${x} or $"));
         check("$$$é$${é${env:A}", Ok("$$$é${éfrom env"));
         check("$${env:A}", Ok("${env:A}"));
@@ -158,6 +198,9 @@ mod tests {
         check("${env:NO}", Err("variable NO is not set"));
         check("${env:E}", Err("variable E is empty"));
         check("${file:none}", Err("none cannot be read"));
+        check("${credential:none}", Err("none cannot be read"));
+        check("${credential:../s}", Err("is no name of a credential"));
+        check("${credential:}", Err("is no name of a credential"));
         check("${env:A", Err("no closing"));
     }
 
@@ -167,6 +210,14 @@ mod tests {
         let text = "a${file:key}b${env:A}${file:/run/x}$${file:no}${file:";
         assert_eq!(files(text, dir), [Path::new("/etc/wts/key"), Path::new("/run/x")]);
         assert_eq!(files("plain", dir), [] as [&Path; 0]);
+    }
+
+    #[test]
+    fn a_credential_needs_a_service_that_was_given_it() {
+        let mut mistakes = Vec::new();
+        expand("${credential:k}", &Environment::default(), Path::new("."), &mut mistakes);
+        let [mistake] = &mistakes[..] else { panic!("{mistakes:?}") };
+        assert!(mistake.contains("LoadCredential=k:PATH"), "{mistake}");
     }
 
     #[test]
