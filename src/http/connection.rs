@@ -31,7 +31,8 @@ use super::routes::{ForwardedFor, routes};
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long a connection that is over waits for the client to stop sending what we refused.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long half a head may still take once the drain has begun.
+/// How long half a head, or the first request of a new connection, may still take once the drain has
+/// begun.
 const LAST_HEAD: Duration = Duration::from_secs(1);
 
 /// How long a connection may stand still.
@@ -108,7 +109,7 @@ pub(super) async fn run(
         .serve_connection(TokioIo::new(NotingStream::new(stream, Arc::clone(&progress))), service);
     let mut connection = pin!(connection);
     let mut begun = pin!(closing.cancelled());
-    let mut draining = false;
+    let (mut draining, mut told) = (false, false);
     let end = poll_fn(|cx| {
         // First: a request that has arrived is served, even if the drain or the deadline is there.
         if let Poll::Ready(end) = connection.as_mut().poll(cx) {
@@ -117,6 +118,11 @@ pub(super) async fn run(
         if !draining && begun.as_mut().poll(cx).is_ready() {
             draining = true;
             deadline.drain(&progress);
+        }
+        // Who has connected just now has a request on its way: hyper would close the connection, and
+        // is told when it has come, if it does before the deadline.
+        if draining && !told && progress.is_heard() {
+            told = true;
             connection.as_mut().graceful_shutdown();
             if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                 return Poll::Ready(End::Closed(end));

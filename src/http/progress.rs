@@ -33,6 +33,7 @@ pub(super) enum Phase {
 pub(super) struct Progress {
     steps_and_phase: AtomicU32,
     body_unread: AtomicBool,
+    heard: AtomicBool,
 }
 
 impl Progress {
@@ -56,6 +57,11 @@ impl Progress {
         self.steps_and_phase.store(next, Ordering::Relaxed);
     }
 
+    /// Whether the client has sent anything yet.
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
     /// Notes whether the request that was answered last had a body that was not read.
     pub(super) fn left_body_unread(&self, unread: bool) {
         self.body_unread.store(unread, Ordering::Relaxed);
@@ -67,14 +73,12 @@ impl Progress {
 pub(super) struct NotingStream {
     stream: TcpStream,
     progress: Arc<Progress>,
-    /// Whether the client has sent anything yet.
-    heard: bool,
     lingered: usize,
 }
 
 impl NotingStream {
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> NotingStream {
-        NotingStream { stream, progress, heard: false, lingered: 0 }
+        NotingStream { stream, progress, lingered: 0 }
     }
 
     fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -95,7 +99,7 @@ impl AsyncRead for NotingStream {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
-            self.heard = true;
+            self.progress.heard.store(true, Ordering::Relaxed);
             if self.progress.phase() == Phase::Client {
                 self.progress.step(Phase::Head);
             }
@@ -137,7 +141,7 @@ impl AsyncWrite for NotingStream {
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         match self.progress.phase() {
             Phase::Farewell => {}
-            Phase::Head if self.heard => self.progress.step(Phase::Farewell),
+            Phase::Head if self.progress.is_heard() => self.progress.step(Phase::Farewell),
             _ if self.progress.body_unread.load(Ordering::Relaxed) => {
                 self.progress.step(Phase::Farewell);
             }
