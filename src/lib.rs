@@ -3,7 +3,7 @@
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
 //! kept fresh (`refresh`); who may have it (`access`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
-//! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
+//! what makes a program of it (`shutdown`, `supervisor`, `logging`, `check`, `cli`, `app`).
 
 pub mod access;
 pub mod account;
@@ -23,4 +23,5 @@ pub mod shutdown;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod supervisor;
 pub mod token;

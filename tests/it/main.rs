@@ -12,5 +12,6 @@ mod program;
 mod refresh;
 mod reload;
 mod secrets;
+mod supervisor;
 mod support;
 mod vendors;
