@@ -157,7 +157,10 @@ fn expand_credential(
 
 fn expand_file(path: &Path, expanded: &mut String, mistakes: &mut Vec<String>) {
     match std::fs::read_to_string(path) {
-        Ok(content) => expanded.push_str(content.trim_end_matches(['\n', '\r'])),
+        Ok(content) => match content.trim_end_matches(['\n', '\r']) {
+            "" => mistakes.push(format!("{} is empty; write the value into it", path.display())),
+            content => expanded.push_str(content),
+        },
         Err(error) => mistakes.push(format!("{} cannot be read: {error}", path.display())),
     }
 }
@@ -169,6 +172,7 @@ mod tests {
     fn check(text: &str, expected: Result<&str, &str>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("s"), "from file\r\n").unwrap();
+        std::fs::write(dir.path().join("blank"), "\n").unwrap();
         let credentials = dir.path().to_str().unwrap();
         let variables = [("A", "from env"), ("E", ""), ("N", "${env:A}")];
         let environment =
@@ -198,6 +202,7 @@ mod tests {
         check("${env:NO}", Err("variable NO is not set"));
         check("${env:E}", Err("variable E is empty"));
         check("${file:none}", Err("none cannot be read"));
+        check("${file:blank}", Err("blank is empty; write the value into it"));
         check("${credential:none}", Err("none cannot be read"));
         check("${credential:../s}", Err("is no name of a credential"));
         check("${credential:}", Err("is no name of a credential"));
