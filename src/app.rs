@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use crate::access::{Access, REPORT_EVERY};
@@ -25,6 +26,7 @@ use crate::resp::{self, RespParts};
 use crate::shutdown::Drain;
 use crate::source::HttpUpstream;
 use crate::store::{self, Closing, Keys, Refused};
+use crate::supervisor::Sockets;
 use crate::token::Secret;
 
 pub use encryption::Certificates;
@@ -59,6 +61,15 @@ pub enum StartError {
         /// The system's word.
         error: io::Error,
     },
+    /// The socket that was passed for a listener is not where the config says.
+    Elsewhere {
+        /// The setting.
+        setting: &'static str,
+        /// What it says.
+        address: SocketAddr,
+        /// Where the socket listens.
+        passed: SocketAddr,
+    },
     /// A setting of the outbound client makes no client.
     Outbound(OutboundSetupError),
     /// The files of a certificate cannot be used; every mistake in them.
@@ -85,6 +96,11 @@ impl fmt::Display for StartError {
                     _ => Ok(()),
                 }
             }
+            StartError::Elsewhere { setting, address, passed } => write!(
+                f,
+                "the socket that is passed listens on {passed}, but {setting} is {address}; change \
+                 ListenStream= of its socket unit, or the setting"
+            ),
             StartError::Outbound(error) => error.fmt(f),
             StartError::Tls(mistakes) => {
                 let lines =
@@ -114,14 +130,28 @@ pub struct Server {
     /// What it was started with, but for the sources.
     settings: Config,
     store: Closing,
+    /// What everything runs on.
+    runtimes: Vec<Handle>,
 }
 
-/// Starts everything; live tokens of an earlier run are served when this returns.
+/// Starts everything on sockets of its own; see [`start_on`].
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(config: Config, clock: SharedClock) -> Result<Server, StartError> {
+    start_on(Sockets::default(), config, clock).await
+}
+
+/// Starts everything, on these sockets where there are any; live tokens of an earlier run are served when this returns.
 ///
 /// # Errors
 /// See [`StartError`]. An upstream or a disk that does not work is not one: the server starts, and
 /// says so.
-pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, StartError> {
+pub async fn start_on(
+    sockets: Sockets,
+    mut config: Config,
+    clock: SharedClock,
+) -> Result<Server, StartError> {
     log_advice(&config.advice);
     let (http_config, resp_config) = share_descriptors(&config);
     let outbound = Outbound::new(&config.outbound).map_err(StartError::Outbound)?;
@@ -153,10 +183,18 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
     let live = reader.view().all_live(clock.now()).count();
 
     // Every live token is published: now they may be read.
-    let (http_listener, http) = bind("http.bind", config.http.bind).await?;
+    let (http_listener, http) = bind("http.bind", config.http.bind, sockets.http).await?;
     let resp_listener = match &config.resp {
-        None => None,
-        Some(resp) => Some(bind("resp.bind", resp.bind).await?),
+        None => {
+            if sockets.resp.is_some() {
+                tracing::warn!(
+                    "a socket is passed for RESP, which is switched off (resp.enabled): who connects to it waits \
+                     in vain; disable its socket unit"
+                );
+            }
+            None
+        }
+        Some(resp) => Some(bind("resp.bind", resp.bind, sockets.resp).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
     let access = {
@@ -173,6 +211,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         tls: encryption.http.clone(),
     };
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
+    let mut runtimes = vec![Handle::current()];
     if let (Some((listener, _)), Some(resp_config)) = (resp_listener, resp_config) {
         let parts = RespParts {
             reader,
@@ -181,7 +220,8 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
             clock: Arc::clone(&clock),
             tls: encryption.resp.clone(),
         };
-        resp::spawn(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
+        let thread = resp::spawn(listener, resp_config, parts, &drain);
+        runtimes.push(thread.map_err(StartError::Thread)?);
     }
     drain.spawn(look_at_the_clocks(clock, drain.clone()));
     let sources = refreshers.len();
@@ -192,10 +232,33 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         store = %dir.display(), records = if config.store.key.is_some() { "sealed" } else { "plain" },
         sources, restored = live, "serving"
     );
-    Ok(Server { http, resp, drain, running, encryption, settings: config, store: closing })
+    Ok(Server {
+        http,
+        resp,
+        drain,
+        running,
+        encryption,
+        settings: config,
+        store: closing,
+        runtimes,
+    })
 }
 
 impl Server {
+    /// What it runs on: a runtime that hangs serves nobody.
+    pub fn runtimes(&self) -> Vec<Handle> {
+        self.runtimes.clone()
+    }
+
+    /// What is served, and where, in a line.
+    pub fn status(&self) -> String {
+        let Server { http, resp, running, .. } = self;
+        let resp = resp.map_or_else(String::new, |address| format!(", RESP on {address}"));
+        let sources = running.count();
+        let sources = if sources == 1 { "1 source".into() } else { format!("{sources} sources") };
+        format!("serving {sources}; HTTP on {http}{resp}")
+    }
+
     /// Finishes what is in flight and lets go of everything, within the grace period. Says whether
     /// all of it was finished.
     pub async fn stop(self) -> bool {
@@ -254,11 +317,21 @@ async fn in_blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static
 async fn bind(
     setting: &'static str,
     address: SocketAddr,
+    passed: Option<std::net::TcpListener>,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |error| StartError::Bind { setting, address, error };
-    let listener = listen(address).map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
+    let Some(passed) = passed else {
+        let listener = listen(address).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        return Ok((listener, bound));
+    };
+    let listener = TcpListener::from_std(passed).map_err(failed)?;
+    let passed = listener.local_addr().map_err(failed)?;
+    // What the config was checked for (no password on an address that others can reach) is to hold.
+    if passed.ip() != address.ip() || ![0, passed.port()].contains(&address.port()) {
+        return Err(StartError::Elsewhere { setting, address, passed });
+    }
+    Ok((listener, passed))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {

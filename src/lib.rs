@@ -4,7 +4,7 @@
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
 //! kept fresh (`refresh`); the listeners (`http`, `resp`, and what both keep to: `access`,
 //! `admission`, `log_budget`, `tls`); the stand-in for WeChat (`sandbox`); and
-//! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`). `fuzzing` is
+//! what makes a program of it (`shutdown`, `supervisor`, `logging`, `check`, `cli`, `app`). `fuzzing` is
 //! for tests only.
 
 pub mod access;
@@ -30,5 +30,6 @@ pub mod shutdown;
 pub mod snapshot;
 pub mod source;
 pub mod store;
+pub mod supervisor;
 pub mod tls;
 pub mod token;

@@ -15,6 +15,7 @@ use wechat_token_server::logging;
 use wechat_token_server::outbound::Outbound;
 use wechat_token_server::shutdown::{Signal, Signals};
 use wechat_token_server::store::Refused;
+use wechat_token_server::supervisor::{self, Sockets};
 
 /// What was in flight could not be finished within the grace period.
 const UNFINISHED: u8 = 1;
@@ -45,8 +46,12 @@ fn main() -> ExitCode {
     if let Some(Command::Check) = cli.command {
         return check(&config);
     }
+    let sockets = match Sockets::passed(&environment) {
+        Ok(sockets) => sockets,
+        Err(message) => return fail(EX_CONFIG, message),
+    };
     match logging::start(&config.log, directives) {
-        Ok(()) => with_runtime(serve(config, &cli.config, &environment)),
+        Ok(()) => with_runtime(serve(sockets, config, &cli.config, &environment)),
         Err(message) => fail(EX_CONFIG, message),
     }
 }
@@ -63,12 +68,17 @@ fn with_runtime(run: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCode {
+async fn serve(
+    sockets: Sockets,
+    config: Config,
+    file: &Path,
+    environment: &Environment,
+) -> ExitCode {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(EX_OSERR, format!("signals cannot be caught: {error}")),
     };
-    let start = std::pin::pin!(app::start(config, SystemClock::shared()));
+    let start = std::pin::pin!(app::start_on(sockets, config, SystemClock::shared()));
     let started = tokio::select! {
         started = start => started,
         // Nothing is served yet, so there is nothing to finish.
@@ -84,7 +94,8 @@ async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCo
                 StartError::Store(Refused::Locked(_)) => EX_TEMPFAIL,
                 StartError::Store(Refused::WrongKey(_))
                 | StartError::Outbound(_)
-                | StartError::Tls(_) => EX_CONFIG,
+                | StartError::Tls(_)
+                | StartError::Elsewhere { .. } => EX_CONFIG,
                 StartError::Bind { .. } | StartError::Thread(_) | StartError::NoRandomness(_) => {
                     EX_OSERR
                 }
@@ -92,14 +103,27 @@ async fn serve(config: Config, file: &Path, environment: &Environment) -> ExitCo
             return fail(code, error);
         }
     };
+    supervisor::ready(&server.status());
+    tokio::spawn(supervisor::watch(server.runtimes()));
     let signal = loop {
         match signals.next().await {
             Signal::Stop(signal) => break signal,
-            // What is wrong with the config is in the log, and everything goes on as before.
-            Signal::Reload => drop(server.reload(file, environment)),
+            Signal::Reload => {
+                supervisor::reloading();
+                let mistakes = server.reload(file, environment).err();
+                // What they are is in the log, and everything goes on as before.
+                let mistakes = mistakes.map(|errors| errors.mistakes().len()).map_or_else(
+                    String::new,
+                    |count| {
+                        format!("; not reloaded, the config has mistakes ({count}): see the log")
+                    },
+                );
+                supervisor::ready(&(server.status() + &mistakes));
+            }
         }
     };
     tracing::info!(signal, "stopping");
+    supervisor::stopping();
     ended(server.stop().await)
 }
 

@@ -25,6 +25,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -138,7 +139,7 @@ struct Counters {
 /// Serves on a thread of its own, as Redis does: one thread takes in what many connections have sent
 /// with one system call, and no connection ever moves between processors. Reading a token takes so
 /// little that one is enough, and whatever goes on here does not delay HTTP or the engine. The drain
-/// waits for its end.
+/// waits for its end. What is returned is the runtime of that thread.
 ///
 /// # Errors
 /// There is no thread to be had.
@@ -147,8 +148,9 @@ pub fn spawn(
     config: RespConfig,
     parts: RespParts,
     drain: &Drain,
-) -> io::Result<()> {
+) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let turning = runtime.handle().clone();
     let listener = listener.into_std()?;
     let (ended, end) = oneshot::channel();
     let drains = drain.clone();
@@ -166,7 +168,7 @@ pub fn spawn(
         // An error: the thread panicked, which is an end as well.
         let _ = end.await;
     });
-    Ok(())
+    Ok(turning)
 }
 
 /// Serves connections until the drain begins; then takes no new ones, lets each session answer what

@@ -65,6 +65,11 @@ impl Running {
         Running { roster, switchboard, tools, members: Vec::new(), leaving: HashMap::new() }
     }
 
+    /// How many sources there are.
+    pub(super) fn count(&self) -> usize {
+        self.members.len()
+    }
+
     /// The right to read what is served.
     pub(super) fn reader(&self) -> Reader {
         self.tools.reader.clone()

@@ -180,7 +180,10 @@ fn content(path: &Path) -> Result<Zeroizing<String>, String> {
     match std::fs::read_to_string(path) {
         Ok(content) => {
             let content = Zeroizing::new(content);
-            Ok(content.trim_end_matches(['\n', '\r']).to_owned().into())
+            match content.trim_end_matches(['\n', '\r']) {
+                "" => Err(format!("{} is empty; write the value into it", path.display())),
+                content => Ok(content.to_owned().into()),
+            }
         }
         Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }
@@ -193,6 +196,7 @@ mod tests {
     fn check(text: &str, expected: Result<&str, &str>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("s"), "from file\r\n").unwrap();
+        std::fs::write(dir.path().join("blank"), "\n").unwrap();
         let credentials = dir.path().to_str().unwrap();
         let variables = [("A", "from env"), ("E", ""), ("N", "${env:A}")];
         let environment =
@@ -222,6 +226,7 @@ mod tests {
         check("${env:NO}", Err("variable NO is not set"));
         check("${env:E}", Err("variable E is empty"));
         check("${file:none}", Err("none cannot be read"));
+        check("${file:blank}", Err("blank is empty; write the value into it"));
         check("${credential:none}", Err("none cannot be read"));
         check("${credential:../s}", Err("is no name of a credential"));
         check("${credential:}", Err("is no name of a credential"));

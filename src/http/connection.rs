@@ -210,10 +210,9 @@ where
         .max_buf_size(MAX_HEAD_BYTES)
         // Head and body in one buffer: for bodies this small the copy is cheaper.
         .writev(false)
+        // What was asked before the drain is answered, and is the last.
+        .keep_alive(!*draining)
         .serve_connection(TokioIo::new(stream), service.clone());
-    if *draining {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
     let end = poll_fn(|cx| {
         // First: a request that has arrived is served, even if the drain or the deadline is there.
         if let Poll::Ready(end) = Pin::new(&mut connection).poll(cx) {

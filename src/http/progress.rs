@@ -177,7 +177,7 @@ impl NotingStream {
                 read
             });
             let read = ready!(read);
-            self.heard = true;
+            self.hear(self.rewound.first().copied());
             if self.wanted == 0 {
                 match head_length(&self.rewound, read) {
                     Some(head) => self.wanted = head + body_length(&self.rewound[..head]),
@@ -197,6 +197,15 @@ impl NotingStream {
                 Phase::Head if self.wanted > 0 => self.progress.step(Phase::Body),
                 _ => {}
             }
+        }
+    }
+
+    /// Notes that something has been read, which begins with this byte.
+    fn hear(&mut self, first: Option<u8>) {
+        if !self.heard {
+            self.heard = true;
+            let begins_with_tls = first == Some(HANDSHAKE_RECORD);
+            self.progress.tls_hello.store(begins_with_tls, Ordering::Relaxed);
         }
     }
 
@@ -231,11 +240,7 @@ impl AsyncRead for NotingStream {
         ready!(read)?;
         self.progress.at_rest.store(false, Ordering::Relaxed);
         if buffer.filled().len() > before {
-            if !self.heard {
-                self.heard = true;
-                let begins_with_tls = buffer.filled()[before] == HANDSHAKE_RECORD;
-                self.progress.tls_hello.store(begins_with_tls, Ordering::Relaxed);
-            }
+            self.hear(Some(buffer.filled()[before]));
             if self.progress.phase() == Phase::Client {
                 self.progress.step(Phase::Head);
             }

@@ -13,10 +13,11 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as Wakeup, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::{debug, trace, warn};
@@ -50,6 +51,9 @@ const MOST_WORK: usize = 20_000;
 
 /// What the thread's reply buffer keeps for the next batch; what is above is given back.
 const KEPT_REPLY_BYTES: usize = 64 * 1024;
+
+/// How long a client that has connected just before the drain may take to say something.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// The buffers of a thread. In use within one poll of one session, never across.
 struct Scratch {
@@ -110,6 +114,8 @@ pub(super) struct Session {
     carried: Vec<u8>,
     /// Whether `carried` may hold a whole request: it is to be looked at before the next read.
     look_first: bool,
+    /// Whether the client has sent anything yet.
+    heard: bool,
     /// What the last request waits for; the requests after it wait with it.
     waits: Option<Wait>,
     /// Replies that the peer has not taken yet.
@@ -143,6 +149,7 @@ impl Session {
             parser: Parser::default(),
             carried: Vec::new(),
             look_first: false,
+            heard: false,
             waits: None,
             owed: Owed::default(),
             closing: false,
@@ -175,8 +182,10 @@ impl Session {
         }
     }
 
-    /// Serves what has arrived, sends what is owed, and waits for nothing else.
+    /// Serves what has arrived, sends what is owed, and waits for nothing else; but for the first word
+    /// of who has connected just now.
     async fn finish(&mut self) -> io::Result<()> {
+        let mut patience = pin!(tokio::time::sleep(FIRST_WORD));
         // Lets the runtime ask the system what has arrived; until then it does not know.
         tokio::task::yield_now().await;
         let card = Arc::clone(&self.client.card);
@@ -184,6 +193,7 @@ impl Session {
             card.wake(wakeup.waker());
             match self.poll_serve(wakeup) {
                 _ if card.stopping() == Some(Stop::Cut) => Poll::Ready(Ok(())),
+                Poll::Pending if !self.heard => patience.as_mut().poll(wakeup).map(Ok),
                 Poll::Pending if self.has_nothing_to_say() => Poll::Ready(Ok(())),
                 poll => poll,
             }
@@ -302,6 +312,7 @@ impl Session {
                 self.closing = true;
                 return Poll::Ready(Ok(()));
             }
+            self.heard = true;
         }
         let received = &input[..received];
         let fresh = self.carried.is_empty();

@@ -13,6 +13,7 @@ mod refresh;
 mod reload;
 mod sealing;
 mod secrets;
+mod supervisor;
 mod support;
 mod tls;
 mod upstream_tls;

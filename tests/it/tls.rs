@@ -451,7 +451,7 @@ async fn what_is_in_the_clear_on_a_public_address_is_advised_against() {
     for (settings, paths) in [
         (String::new(), &[][..]),
         (r#"http: (bind: "0.0.0.0:1"),"#.into(), &["http.bind"]),
-        (r#"resp: (bind: "[::]:1", password: "${file:/dev/null}x"),"#.into(), &["resp.bind"]),
+        (r#"resp: (bind: "[::]:1", password: "${file:/etc/hostname}x"),"#.into(), &["resp.bind"]),
         (format!(r#"http: (bind: "0.0.0.0:1", {tls}),"#), &[]),
     ] {
         let found = advice(&settings);

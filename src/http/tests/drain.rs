@@ -31,6 +31,22 @@ async fn a_drain_closes_what_waits_and_finishes_what_is_in_flight() {
 }
 
 #[tokio::test]
+async fn who_connected_just_before_a_drain_may_still_ask() {
+    let server = TestServer::hasty(NEVER, NEVER).await;
+    let mut fresh = server.connect().await;
+    // Connections are accepted in their order: who is answered came after it.
+    server.get("/").await;
+    server.drain.begin();
+    // Where nobody is let in any more, the drain is under way.
+    while TcpStream::connect(server.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    fresh.send(&get("/")).await;
+    assert_eq!(Answer::parse(&fresh.rest().await).status, 200);
+    tokio::time::timeout(PATIENCE, server.serving).await.expect("serving ends").unwrap();
+}
+
+#[tokio::test]
 async fn a_drain_that_began_before_serving_ends_it_at_once() {
     let (parts, _publishers, _queues) = parts(Arc::new(Still(still())));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -487,6 +487,21 @@ async fn the_drain_answers_what_has_arrived_and_ends() {
 }
 
 #[tokio::test]
+async fn who_connected_just_before_the_drain_may_still_ask() {
+    let server = Setup::default().start().await;
+    let mut fresh = server.connect().await;
+    let mut later = server.connect().await;
+    later.send(b"PING\r\n").await;
+    later.expect(b"+PONG\r\n", "both are accepted").await;
+    server.drain.begin();
+    later.expect_end("the drain is under way").await;
+    fresh.send(b"GET ticket\r\n").await;
+    fresh.expect(b"$4\r\ntick\r\n", "during").await;
+    fresh.expect_end("after").await;
+    tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn the_drain_sends_what_is_owed() {
     let value = "v".repeat(4_096);
     let server = Setup { value: Some(value.clone()), ..Setup::default() }.start().await;
