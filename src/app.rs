@@ -22,6 +22,7 @@ use crate::refresh::Shared;
 use crate::resp::{self, RespParts};
 use crate::shutdown::Drain;
 use crate::source::HttpUpstream;
+use crate::status::Status;
 use crate::store::{self, Closing, Locked};
 use crate::token::Secret;
 
@@ -97,6 +98,8 @@ pub struct Server {
     pub http: SocketAddr,
     /// Where RESP is served, if it is.
     pub resp: Option<SocketAddr>,
+    /// How it is.
+    pub status: Status,
     drain: Drain,
     running: Running,
     /// What it was started with, but for the sources.
@@ -149,7 +152,14 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         let password = config.resp.as_ref().and_then(|resp| resp.password.clone());
         Arc::new(Access::new(secret, password, config.clients.clone(), Arc::clone(&clock)))
     };
-    drain.spawn(report_reads(Arc::clone(&access), drain.clone()));
+    drain.spawn(report_reads(Arc::clone(&access), Arc::clone(&clock), drain.clone()));
+    let status = Status::new(
+        reader.clone(),
+        running.catalogue(),
+        running.shared(),
+        Arc::clone(&access),
+        Arc::clone(&clock),
+    );
     let parts = HttpParts {
         reader: reader.clone(),
         refresh: running.handle(),
@@ -170,7 +180,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         resp = resp.map_or_else(|| "off".to_owned(), |address| address.to_string()),
         store = %dir.display(), sources, restored = live, "serving"
     );
-    Ok(Server { http, resp, drain, running, settings: config, store: closing })
+    Ok(Server { http, resp, status, drain, running, settings: config, store: closing })
 }
 
 impl Server {
@@ -211,17 +221,18 @@ async fn look_at_the_clocks(clock: SharedClock, drain: Drain) {
 }
 
 /// Tells each minute who has read what; at the end, what has not been told.
-async fn report_reads(access: Arc<Access>, drain: Drain) {
+async fn report_reads(access: Arc<Access>, clock: SharedClock, drain: Drain) {
     let audit = access.audit();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(REPORT_EVERY) => audit.report(),
+            () = tokio::time::sleep(REPORT_EVERY) => audit.report(clock.now().wall),
             () = drain.begun() => break,
         }
     }
     // Twice: a page is told when the next one is full.
-    audit.report();
-    audit.report();
+    for _ in 0..2 {
+        audit.report(clock.now().wall);
+    }
 }
 
 /// Runs what blocks where it may.

@@ -2,7 +2,7 @@
 //! The rooms, in reading order: the vocabulary (`clock`, `token`, `account`,
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
-//! kept fresh (`refresh`); who may have it (`access`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
+//! kept fresh (`refresh`); who may have it (`access`); how all of it is doing (`status`); the listeners (`http`, `resp`); the stand-in for WeChat (`sandbox`); and
 //! what makes a program of it (`shutdown`, `logging`, `check`, `cli`, `app`).
 
 pub mod access;
@@ -22,5 +22,6 @@ pub mod sandbox;
 pub mod shutdown;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod token;

@@ -27,7 +27,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         "refresh",
         &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
     ),
-    ("http", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh"]),
+    ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh"]),
+    ("http", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh", "status"]),
     ("resp", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh"]),
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
     ("check", &["duration", "config"]),
@@ -36,8 +37,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         "app",
         &[
             "clock", "token", "account", "duration", "config", "access", "logging", "shutdown",
-            "outbound", "source", "store", "snapshot", "refresh", "http", "resp", "sandbox",
-            "check", "cli",
+            "outbound", "source", "store", "snapshot", "refresh", "status", "http", "resp",
+            "sandbox", "check", "cli",
         ],
     ),
 ];

@@ -1,0 +1,244 @@
+//! What the server knows of itself: how each source is, who reads it, what of the day's calls is used
+//! up, whether it can do its work. Puts together what other rooms know, when somebody asks; keeps
+//! nothing itself. Never a value, a key or an address of the upstream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use crate::access::{Access, Reader as Who, Reads, Via};
+use crate::clock::{Now, SharedClock};
+use crate::config::TokenSource;
+use crate::refresh::{Meters, Shared};
+use crate::snapshot::{Chapter, ConditionNow, Published, Reader, Slot};
+use crate::token::{Generation, SourceName};
+
+/// The sources as they are configured, in the order of the config. Cheap to clone: each clone shows
+/// what was set last.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue(Arc<ArcSwap<Vec<Arc<TokenSource>>>>);
+
+impl Catalogue {
+    /// Shows these sources from now on.
+    pub fn set(&self, sources: impl IntoIterator<Item = Arc<TokenSource>>) {
+        self.0.store(Arc::new(sources.into_iter().collect()));
+    }
+}
+
+/// The right to ask how the server is. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Status(Arc<Sight>);
+
+#[derive(Debug)]
+struct Sight {
+    reader: Reader,
+    catalogue: Catalogue,
+    shared: Arc<Shared>,
+    access: Arc<Access>,
+    clock: SharedClock,
+    started: Now,
+}
+
+/// How a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has a live token, and its last renewal came off.
+    Live,
+    /// It has a live token, and its renewals fail.
+    Failing,
+    /// Its token has ended, and no other has come.
+    Expired,
+    /// It has had no token that this server knows of.
+    Absent,
+}
+
+impl State {
+    /// Every one.
+    pub const ALL: [State; 4] = [State::Live, State::Failing, State::Expired, State::Absent];
+
+    /// Its name in answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Live => "live",
+            State::Failing => "failing",
+            State::Expired => "expired",
+            State::Absent => "absent",
+        }
+    }
+}
+
+/// All there is to know of a source.
+#[derive(Debug, Clone)]
+pub struct SourceStatus {
+    /// Its name.
+    pub name: SourceName,
+    /// How it is.
+    pub state: State,
+    /// The token it has, live or not.
+    pub token: Option<TokenStatus>,
+    /// How its renewals are doing.
+    pub condition: ConditionNow,
+    /// The calls of its account and endpoint today, which other sources may share; `None` where they
+    /// are charged to nobody.
+    pub calls: Option<CallsToday>,
+}
+
+/// A token, but for its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenStatus {
+    /// Which value it is.
+    pub generation: Generation,
+    /// When the request was sent that brought it, or confirmed it last: the last success.
+    pub fetched_at: SystemTime,
+    /// When the value was seen first.
+    pub first_seen: SystemTime,
+    /// The end of its life.
+    pub expires_at: SystemTime,
+    /// What is left of its life; zero where it has ended.
+    pub life_left: Duration,
+    /// How long a client may rely on it.
+    pub promised: Duration,
+}
+
+/// The calls of an account and endpoint in one Beijing day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallsToday {
+    /// How many were made.
+    pub made: u32,
+    /// How many may be made; `None`: nobody has said.
+    pub limit: Option<u32>,
+}
+
+/// Somebody who reads a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderStatus {
+    /// The client.
+    pub client: Box<str>,
+    /// The protocol.
+    pub via: Via,
+    /// How much it has read.
+    pub reads: Reads,
+}
+
+/// Who reads which source. `None` stands for the sources of those who were too many to tell apart.
+pub type Readers = HashMap<Option<SourceName>, Vec<ReaderStatus>>;
+
+impl Status {
+    /// A sight of these; the server starts now.
+    pub fn new(
+        reader: Reader,
+        catalogue: Catalogue,
+        shared: Arc<Shared>,
+        access: Arc<Access>,
+        clock: SharedClock,
+    ) -> Status {
+        let started = clock.now();
+        Status(Arc::new(Sight { reader, catalogue, shared, access, clock, started }))
+    }
+
+    /// When the server started.
+    pub fn started(&self) -> SystemTime {
+        self.0.started.wall
+    }
+
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        self.0.clock.now().mono.saturating_sub(self.0.started.mono)
+    }
+
+    /// The time that every answer of this room is of.
+    pub fn now(&self) -> Now {
+        self.0.clock.now()
+    }
+
+    /// Every source, in the order of the config.
+    pub fn sources(&self, now: Now) -> impl Iterator<Item = SourceStatus> {
+        let sources = self.0.catalogue.0.load_full();
+        (0..sources.len()).filter_map(move |at| self.status(&sources[at], now))
+    }
+
+    /// One source; `None` where there is none of this name.
+    pub fn source(&self, name: &str, now: Now) -> Option<SourceStatus> {
+        let sources = self.0.catalogue.0.load();
+        self.status(sources.iter().find(|source| source.name.as_str() == name)?, now)
+    }
+
+    /// What came of a source's renewals of the last day, the oldest first. Empty where there is no such
+    /// source.
+    pub fn history(&self, name: &str, now: Now) -> Vec<Chapter> {
+        self.0.reader.slot(name).map_or_else(Vec::new, |slot| slot.history(now))
+    }
+
+    /// Who reads which source, those who read most of it first.
+    pub fn readers(&self, now: Now) -> Readers {
+        let mut readers = Readers::new();
+        for (who, reads) in self.0.access.audit().reads(now.wall) {
+            let Who { client, source, via } = who;
+            readers.entry(source).or_default().push(ReaderStatus { client, via, reads });
+        }
+        for of_one in readers.values_mut() {
+            of_one.sort_by(|a, b| {
+                b.reads.total.cmp(&a.reads.total).then_with(|| a.client.cmp(&b.client))
+            });
+        }
+        readers
+    }
+
+    /// Which of these sources have no token that may be relied on for longer than `life`; of all
+    /// sources where `required` is `None`.
+    pub fn not_ready(
+        &self,
+        required: Option<&[SourceName]>,
+        life: Duration,
+        now: Now,
+    ) -> Vec<SourceName> {
+        let is_ready = |name: &SourceName| {
+            let live = self.0.reader.live(name.as_str(), now);
+            live.is_some_and(|token| token.promised_life() > life)
+        };
+        let not_ready = |name: &&SourceName| !is_ready(name);
+        match required {
+            Some(required) => required.iter().filter(not_ready).cloned().collect(),
+            None => self.0.reader.view().sources().filter(not_ready).cloned().collect(),
+        }
+    }
+
+    /// What the refreshers have counted and timed.
+    pub fn meters(&self) -> &Meters {
+        self.0.shared.meters()
+    }
+
+    fn status(&self, source: &TokenSource, now: Now) -> Option<SourceStatus> {
+        let slot = self.0.reader.slot(source.name.as_str())?;
+        let condition = slot.condition();
+        let token = slot.current().map(|published| token_status(&published, now));
+        let calls = (!source.account.name.is_empty()).then(|| CallsToday {
+            made: self.0.shared.calls(&source.account, now).made,
+            limit: source.policy.daily_limit,
+        });
+        let state = match token {
+            None => State::Absent,
+            Some(token) if token.life_left.is_zero() => State::Expired,
+            Some(_) if condition.is_failing => State::Failing,
+            Some(_) => State::Live,
+        };
+        Some(SourceStatus { name: Slot::name(&slot).clone(), state, token, condition, calls })
+    }
+}
+
+fn token_status(published: &Published, now: Now) -> TokenStatus {
+    let record = &published.record;
+    TokenStatus {
+        generation: record.generation,
+        fetched_at: record.fetched_at,
+        first_seen: record.first_seen,
+        expires_at: record.expires_at,
+        life_left: published.life_left(now).unwrap_or_default(),
+        promised: published.promised_life(now).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
