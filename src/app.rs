@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use crate::access::{Access, REPORT_EVERY};
 use crate::clock::{self, LOOK_EVERY, SharedClock};
 use crate::config::{Advice, Config, HttpConfig, RespConfig};
-use crate::http::{self, HttpParts};
+use crate::http::{self, Door, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
 use crate::resp::{self, RespParts};
@@ -36,6 +36,9 @@ pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
 /// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
 /// the upstream.
 const OWN_DESCRIPTORS: usize = 192;
+
+/// Connections to the address of the metrics at once: a Prometheus or two, and whoever looks.
+const MAX_SCRAPERS: usize = 64;
 
 /// Connections that may wait to be accepted. Where more come at once (all clients of a server that has
 /// just been restarted), the system drops them, and each tries again after a second. The system
@@ -98,6 +101,8 @@ pub struct Server {
     pub http: SocketAddr,
     /// Where RESP is served, if it is.
     pub resp: Option<SocketAddr>,
+    /// Where metrics are served without a key, if they are.
+    pub metrics: Option<SocketAddr>,
     /// How it is.
     pub status: Status,
     drain: Drain,
@@ -148,6 +153,11 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         Some(resp) => Some(bind("resp.bind", resp.bind).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
+    let metrics_listener = match &config.metrics {
+        None => None,
+        Some(metrics) => Some(bind("metrics.bind", metrics.bind).await?),
+    };
+    let metrics = metrics_listener.as_ref().map(|(_, address)| *address);
     let access = {
         let password = config.resp.as_ref().and_then(|resp| resp.password.clone());
         Arc::new(Access::new(secret, password, config.clients.clone(), Arc::clone(&clock)))
@@ -165,11 +175,25 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         refresh: running.handle(),
         clock: Arc::clone(&clock),
         access: Arc::clone(&access),
+        status: status.clone(),
+        ready: config.ready.clone(),
+        door: Door::Main,
     };
+    if let Some((listener, address)) = metrics_listener {
+        let config =
+            HttpConfig { bind: address, max_connections: MAX_SCRAPERS, ..http_config.clone() };
+        let parts = HttpParts { door: Door::Metrics, ..parts.clone() };
+        drain.spawn(http::serve(listener, config, parts, drain.clone()));
+    }
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
     if let (Some((listener, _)), Some(resp_config)) = (resp_listener, resp_config) {
-        let parts =
-            RespParts { reader, refresh: running.handle(), access, clock: Arc::clone(&clock) };
+        let parts = RespParts {
+            reader,
+            refresh: running.handle(),
+            access,
+            status: status.clone(),
+            clock: Arc::clone(&clock),
+        };
         resp::spawn(listener, resp_config, parts, &drain).map_err(StartError::Thread)?;
     }
     drain.spawn(look_at_the_clocks(clock, drain.clone()));
@@ -180,7 +204,7 @@ pub async fn start(mut config: Config, clock: SharedClock) -> Result<Server, Sta
         resp = resp.map_or_else(|| "off".to_owned(), |address| address.to_string()),
         store = %dir.display(), sources, restored = live, "serving"
     );
-    Ok(Server { http, resp, status, drain, running, settings: config, store: closing })
+    Ok(Server { http, resp, metrics, status, drain, running, settings: config, store: closing })
 }
 
 impl Server {

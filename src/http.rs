@@ -4,14 +4,18 @@
 mod connection;
 mod form;
 mod handlers;
+mod health;
 mod log_budget;
+mod metrics;
 mod overload;
+mod places;
 mod progress;
 mod query;
 mod reply;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod v1;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,22 +27,32 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
+use crate::access::{Access, Via};
 use crate::clock::SharedClock;
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, ReadyConfig};
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::status::{Status, Traffic};
 
 use connection::Limits;
 use handlers::Site;
 use log_budget::LogBudget;
 use overload::Overload;
+use places::Places;
 
 pub use routes::{ROUTES, Route};
 
 /// How long accepting rests after an error that waiting may cure, such as no free descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many requests may wait for a token at once, and how many of one client; each holds a connection.
+const MAX_WAITS: usize = 4_096;
+const MAX_WAITS_OF_ONE: usize = 1_024;
+
+/// How many may be told at once what happens, and how many of one client: each is woken by all of it.
+const MAX_STREAMS: usize = 256;
+const MAX_STREAMS_OF_ONE: usize = 64;
 
 /// What the listener serves from.
 #[derive(Debug, Clone)]
@@ -51,6 +65,21 @@ pub struct HttpParts {
     pub clock: SharedClock,
     /// Who may be given a token.
     pub access: Arc<Access>,
+    /// How the server is.
+    pub status: Status,
+    /// What must be there for the server to be ready.
+    pub ready: ReadyConfig,
+    /// What is served.
+    pub door: Door,
+}
+
+/// What a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Everything.
+    Main,
+    /// What tells how the server is (`/metrics`, `/healthz`, `/readyz`), to whoever reaches it.
+    Metrics,
 }
 
 /// Serves `listener` until the drain begins; then takes no new connection, closes idle ones, lets
@@ -71,7 +100,7 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, access } = parts;
+    let HttpParts { reader, refresh, clock, access, status, ready, door } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let site = Arc::new(Site {
@@ -79,13 +108,25 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         refresh,
         clock: clock.clone(),
         access,
+        status,
         secret_parameter: config.secret_parameter,
         trusted_proxies: config.trusted_proxies,
         body_timeout: config.idle_timeout,
+        ready,
+        door,
+        waits: Places::new(MAX_WAITS, MAX_WAITS_OF_ONE),
+        streams: Places::new(MAX_STREAMS, MAX_STREAMS_OF_ONE),
+        drain: drain.clone(),
     });
+    let connections = TaskTracker::new();
+    let unwatched = Traffic::default();
+    let traffic = match door {
+        Door::Main => site.status.traffic(Via::Http),
+        Door::Metrics => &unwatched,
+    };
+    traffic.watch(&connections);
     let overload = Overload::new(config.max_connections);
     let accept_errors = LogBudget::default();
-    let connections = TaskTracker::new();
     let closing = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
@@ -93,16 +134,22 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
             () = drain.begun() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match Arc::clone(&permits).try_acquire_owned() {
-                Ok(permit) => {
-                    let (site, closing) = (Arc::clone(&site), closing.child_token());
-                    connections.spawn(async move {
-                        connection::run(stream, peer, site, limits, closing).await;
-                        drop(permit);
-                    });
+            Ok((stream, peer)) => {
+                traffic.accept();
+                match Arc::clone(&permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        let (site, closing) = (Arc::clone(&site), closing.child_token());
+                        connections.spawn(async move {
+                            connection::run(stream, peer, site, limits, closing).await;
+                            drop(permit);
+                        });
+                    }
+                    Err(_) => {
+                        traffic.reject();
+                        overload.refuse(stream, clock.now(), &connections);
+                    }
                 }
-                Err(_) => overload.refuse(stream, clock.now(), &connections),
-            },
+            }
             Err(error) if concerns_one_peer(&error) => {
                 tracing::debug!(%error, "a client left before it was accepted");
             }

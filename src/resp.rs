@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
-use crate::access::Access;
+use crate::access::{Access, Via};
 use crate::clock::{Now, SharedClock};
 use crate::config::{RespConfig, Writes};
 use crate::refresh::RefreshHandle;
@@ -33,6 +33,7 @@ use crate::resp::connections::{Connections, Stop};
 use crate::resp::session::Session;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::status::Status;
 
 /// How long a peer may leave its replies unread before it is cut. A minute of a full socket buffer
 /// is a peer that hangs, and what it is owed occupies memory.
@@ -64,6 +65,8 @@ pub struct RespParts {
     pub refresh: RefreshHandle,
     /// Who may connect.
     pub access: Arc<Access>,
+    /// Where connections are counted.
+    pub status: Status,
     /// The time.
     pub clock: SharedClock,
 }
@@ -75,6 +78,7 @@ struct Shared {
     refresh: RefreshHandle,
     clock: SharedClock,
     access: Arc<Access>,
+    status: Status,
     writes: Writes,
     notify: bool,
     max_connections: usize,
@@ -141,6 +145,7 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
         clock: parts.clock,
         refresh: parts.refresh,
         access: parts.access,
+        status: parts.status,
         writes: config.writes,
         notify: config.notify,
         max_connections: config.max_connections,
@@ -151,6 +156,7 @@ pub async fn serve(listener: TcpListener, config: RespConfig, parts: RespParts, 
         counters: Counters::default(),
     });
     let sessions = TaskTracker::new();
+    shared.status.traffic(Via::Resp).watch(&sessions);
     let herald = tokio::spawn(herald::announce(Arc::clone(&shared)));
     tokio::select! {
         () = drain.begun() => {}
@@ -192,6 +198,7 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>, sessions: &TaskTra
 
 fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
     shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+    shared.status.traffic(Via::Resp).accept();
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
         return; // it is gone already
     };
@@ -211,6 +218,7 @@ fn admit(stream: TcpStream, shared: &Arc<Shared>, sessions: &TaskTracker) {
         }
         None => {
             shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            shared.status.traffic(Via::Resp).reject();
             sessions.spawn(turn_away(stream));
         }
     }

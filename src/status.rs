@@ -3,17 +3,22 @@
 //! nothing itself. Never a value, a key or an address of the upstream.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
 
-use crate::access::{Access, Reader as Who, Reads, Via};
+use crate::access::{Access, Reader as Who, Reads, Reason, Via};
+use crate::account::Account;
 use crate::clock::{Now, SharedClock};
 use crate::config::TokenSource;
-use crate::refresh::{Meters, Shared};
-use crate::snapshot::{Chapter, ConditionNow, Published, Reader, Slot};
+use crate::refresh::Shared;
+use crate::snapshot::{Chapter, ConditionNow, Published, Reader};
 use crate::token::{Generation, SourceName};
+
+pub use crate::refresh::{Meters, Timings};
 
 /// The sources as they are configured, in the order of the config. Cheap to clone: each clone shows
 /// what was set last.
@@ -39,6 +44,49 @@ struct Sight {
     access: Arc<Access>,
     clock: SharedClock,
     started: Now,
+    /// By protocol.
+    traffic: [Traffic; Via::ALL.len()],
+}
+
+/// The connections of one listener, which counts them.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    accepted: AtomicU64,
+    rejected: AtomicU64,
+    open: OnceLock<TaskTracker>,
+}
+
+impl Traffic {
+    /// Each task of `connections` is an open connection.
+    pub fn watch(&self, connections: &TaskTracker) {
+        // An error: a second listener of this protocol, whose connections are not told.
+        let _ = self.open.set(connections.clone());
+    }
+
+    /// A connection has come.
+    pub fn accept(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was refused, since all places were taken.
+    pub fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many have come since the start, with those that were refused.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many were refused since the start.
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> u64 {
+        self.open.get().map_or(0, |connections| connections.len() as u64)
+    }
 }
 
 /// How a source is.
@@ -103,8 +151,10 @@ pub struct TokenStatus {
 }
 
 /// The calls of an account and endpoint in one Beijing day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallsToday {
+    /// Whose calls of what.
+    pub account: Account,
     /// How many were made.
     pub made: u32,
     /// How many may be made; `None`: nobody has said.
@@ -135,7 +185,27 @@ impl Status {
         clock: SharedClock,
     ) -> Status {
         let started = clock.now();
-        Status(Arc::new(Sight { reader, catalogue, shared, access, clock, started }))
+        Status(Arc::new(Sight {
+            reader,
+            catalogue,
+            shared,
+            access,
+            clock,
+            started,
+            traffic: Default::default(),
+        }))
+    }
+
+    /// A sight of these sources where nothing refreshes them: for tests and measurements.
+    pub fn apart(
+        sources: Vec<TokenSource>,
+        reader: &Reader,
+        access: &Arc<Access>,
+        clock: &SharedClock,
+    ) -> Status {
+        let (catalogue, shared) = (Catalogue::default(), Shared::new([], []));
+        catalogue.set(sources.into_iter().map(Arc::new));
+        Status::new(reader.clone(), catalogue, shared, Arc::clone(access), Arc::clone(clock))
     }
 
     /// When the server started.
@@ -146,11 +216,6 @@ impl Status {
     /// How long it has been running.
     pub fn uptime(&self) -> Duration {
         self.0.clock.now().mono.saturating_sub(self.0.started.mono)
-    }
-
-    /// The time that every answer of this room is of.
-    pub fn now(&self) -> Now {
-        self.0.clock.now()
     }
 
     /// Every source, in the order of the config.
@@ -210,11 +275,22 @@ impl Status {
         self.0.shared.meters()
     }
 
+    /// The connections of a protocol's listener.
+    pub fn traffic(&self, via: Via) -> &Traffic {
+        &self.0.traffic[via as usize]
+    }
+
+    /// How often somebody was given nothing, by reason and protocol.
+    pub fn refusals(&self) -> impl Iterator<Item = (Reason, Via, u64)> {
+        self.0.access.audit().refusals()
+    }
+
     fn status(&self, source: &TokenSource, now: Now) -> Option<SourceStatus> {
         let slot = self.0.reader.slot(source.name.as_str())?;
         let condition = slot.condition();
         let token = slot.current().map(|published| token_status(&published, now));
         let calls = (!source.account.name.is_empty()).then(|| CallsToday {
+            account: source.account.clone(),
             made: self.0.shared.calls(&source.account, now).made,
             limit: source.policy.daily_limit,
         });
@@ -224,7 +300,7 @@ impl Status {
             Some(_) if condition.is_failing => State::Failing,
             Some(_) => State::Live,
         };
-        Some(SourceStatus { name: Slot::name(&slot).clone(), state, token, condition, calls })
+        Some(SourceStatus { name: slot.name().clone(), state, token, condition, calls })
     }
 }
 

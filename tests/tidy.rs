@@ -28,8 +28,14 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
     ),
     ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh"]),
-    ("http", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh", "status"]),
-    ("resp", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh"]),
+    (
+        "http",
+        &[
+            "clock", "token", "duration", "config", "access", "shutdown", "snapshot", "refresh",
+            "status",
+        ],
+    ),
+    ("resp", &["clock", "token", "config", "access", "shutdown", "snapshot", "refresh", "status"]),
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
     ("check", &["duration", "config"]),
     ("cli", &["duration", "config", "sandbox"]),
@@ -70,6 +76,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("tracing_appender", &["logging.rs"]),
     ("rlimit", &["app.rs"]),
     ("foldhash", &["snapshot.rs", "access/audit.rs"]),
+    ("prometheus_client", &["http/metrics.rs"]),
     ("governor", &["access/wrong_keys.rs"]),
 ];
 
@@ -82,6 +89,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("outbound.rs", "sends it, and logs in to a proxy"),
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
+    ("http/v1/token.rs", "answers a client"),
     ("http/routes.rs", "shows a key to the table of users"),
     ("resp/command/bits.rs", "answers a client, of its bits"),
     ("resp/command/keys.rs", "answers a client"),

@@ -72,7 +72,11 @@ pub(super) async fn run(
     let mut deadline = Deadline::new(limits, site.clock.clone(), &progress);
     let trusts =
         site.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.ip().to_canonical()));
-    let routes = TowerToHyperService::new(warp::service(routes(Arc::clone(&site), peer)));
+    let routes = TowerToHyperService::new(warp::service(routes(
+        Arc::clone(&site),
+        peer,
+        Arc::clone(&progress),
+    )));
     let noting = Arc::clone(&progress);
     let service = service_fn(move |mut request: Request<Incoming>| {
         noting.step(Phase::Handler);

@@ -33,6 +33,18 @@ pub(super) enum Phase {
 pub(super) struct Progress {
     steps_and_phase: AtomicU32,
     body_unread: AtomicBool,
+    is_attended: AtomicBool,
+}
+
+/// While it is held, a client that hangs up, or closes its half, is taken for gone: whoever waits for
+/// something that may not come for long has nobody else to ask.
+#[derive(Debug)]
+pub(super) struct Attended(Arc<Progress>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.is_attended.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Progress {
@@ -54,6 +66,12 @@ impl Progress {
     pub(super) fn step(&self, phase: Phase) {
         let next = (self.mark() & !3).wrapping_add(4) | phase as u32;
         self.steps_and_phase.store(next, Ordering::Relaxed);
+    }
+
+    /// See [`Attended`].
+    pub(super) fn attend(self: &Arc<Progress>) -> Attended {
+        self.is_attended.store(true, Ordering::Relaxed);
+        Attended(Arc::clone(self))
     }
 
     /// Notes whether the request that was answered last had a body that was not read.
@@ -128,6 +146,15 @@ impl AsyncWrite for NotingStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes each time that it has looked at everything, and reads nothing while an answer
+        // is in the making.
+        if self.progress.is_attended.load(Ordering::Relaxed) {
+            let mut byte = [0];
+            let seen = self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte));
+            if let Poll::Ready(Ok(0) | Err(_)) = seen {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -79,6 +79,8 @@ pub(super) struct Condition {
 pub struct ConditionNow {
     /// The last trouble, also where it is over.
     pub trouble: Option<Arc<Trouble>>,
+    /// Whether a renewal has come off since.
+    pub is_trouble_over: bool,
     /// Whether renewals fail: the last one did.
     pub is_failing: bool,
     /// Whether the token that is served is on disk.
@@ -105,6 +107,7 @@ impl Condition {
         let next = self.next_renewal.load(Ordering::Relaxed);
         ConditionNow {
             trouble: self.trouble.load_full(),
+            is_trouble_over: self.is_over.load(Ordering::Acquire),
             is_failing: self.is_failing(),
             is_on_disk: !self.in_memory_only.load(Ordering::Relaxed),
             next_renewal: (next != 0).then_some(next),

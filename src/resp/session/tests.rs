@@ -19,6 +19,7 @@ use crate::resp::inline;
 use crate::resp::{RespParts, serve};
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, Roster, Slot};
+use crate::status::Status;
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
 /// A test that waits longer than this for bytes will wait for ever.
@@ -121,9 +122,9 @@ impl Setup {
         let names = VALUES.map(|(name, ..)| SourceName::parse(name).unwrap());
         let (queues, refresh) = queue(names);
         let (secret, password) = (Secret::new("request-secret"), self.password.map(Secret::new));
-        let access = Access::new(secret, password, self.clients, Arc::clone(&clock));
-        let parts =
-            RespParts { reader, refresh, access: Arc::new(access), clock: Arc::clone(&clock) };
+        let access = Arc::new(Access::new(secret, password, self.clients, Arc::clone(&clock)));
+        let status = Status::apart(Vec::new(), &reader, &access, &clock);
+        let parts = RespParts { reader, refresh, access, status, clock: Arc::clone(&clock) };
         let ended = tokio::spawn(serve(listener, config, parts, drain.clone()));
         Server { address, drain, ended, clock, roster, publishers, queues }
     }
