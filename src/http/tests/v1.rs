@@ -151,7 +151,7 @@ async fn a_token_is_answered_with_its_life_and_its_tag() {
         ("/v1/tokens/access_token", SHOP, 404, "not_found"),
         ("/v1/tokens/nobody", SHOP, 404, "not_found"),
         ("/v1/tokens/ticket?format=xml", KEY, 400, "bad_request"),
-        ("/v1/tokens/ticket?wait=5s", KEY, 400, "bad_request"),
+        ("/v1/tokens/ticket?wait=5s", KEY, 200, ""),
         ("/v1/tokens/ticket?wait=61s&after=1", KEY, 400, "bad_request"),
         ("/v1/tokens/ticket?wait=5&after=1", KEY, 400, "bad_request"),
         ("/v1/tokens/ticket?after=x", KEY, 400, "bad_request"),
@@ -221,6 +221,13 @@ async fn who_waits_is_answered_at_the_rotation_or_told_that_there_was_none() {
         let end = client.head().await;
         assert_eq!(end.status, status, "{target}");
     }
+    // To who has nothing, the first is news.
+    let mut first = server.connect().await;
+    let target = "/v1/tokens/%E5%85%AC%E4%BC%97%E5%8F%B7?wait=60s";
+    first.send(&request("GET", target, Some(KEY), "")).await;
+    server.v1("/v1/tokens").await;
+    server.publishers[2].publish(generation("FIRST", 1));
+    assert_eq!(first.answer().await.json()["value"], "FIRST");
     // Who has another one need not wait.
     assert_eq!(server.v1("/v1/tokens/ticket?wait=60s&after=1").await.status, 200);
 }
@@ -497,6 +504,39 @@ async fn metrics_can_be_read_by_prometheus() {
     // A limited client is shown its own.
     let own = server.with("/metrics", SHOP, "").await.body;
     assert!(own.contains(r#"source="ticket""#) && !own.contains(r#"source="access_token""#));
+}
+
+/// Alerts, dashboard and document name no metric that there is not, and the document names all.
+#[tokio::test]
+async fn what_is_written_about_metrics_names_those_that_there_are() {
+    let server = served().await;
+    let answer = server.v1("/metrics").await.body;
+    let families: Vec<&str> =
+        answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let read = |file: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+    };
+    for file in
+        ["packaging/prometheus-alerts.yml", "packaging/grafana-dashboard.json", "docs/api.md"]
+    {
+        let text = read(file);
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let names = text.match_indices("wechat_token_").map(|(at, _)| {
+            let rest = &text[at..];
+            &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())]
+        });
+        let mut count = 0;
+        for name in names {
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(families.contains(&family), "{file} names {name}");
+            count += 1;
+        }
+        assert!(count > 8, "{file}");
+    }
+    let document = read("docs/api.md");
+    for family in families {
+        assert!(document.contains(&format!("`{family}`")), "docs/api.md does not name {family}");
+    }
 }
 
 #[tokio::test]

@@ -54,11 +54,6 @@ impl<'a> Wanted<'a> {
                 ApiError::bad_request("after is a generation: the number that came with a token")
             })?)),
         };
-        if !wait.is_zero() && after.is_none() && if_none_match.is_none() {
-            return Err(ApiError::bad_request(
-                "wait needs `after` or If-None-Match: what you have, so that anything else is news",
-            ));
-        }
         Ok(Wanted { format, wait, after, has: if_none_match })
     }
 
