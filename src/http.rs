@@ -8,6 +8,7 @@ mod health;
 mod log_budget;
 mod metrics;
 mod overload;
+mod parts;
 mod places;
 mod progress;
 mod query;

@@ -89,6 +89,36 @@ impl Traffic {
     }
 }
 
+/// The sources of one moment, to go through them: what is told of each is of the moment it is looked at.
+#[derive(Debug)]
+pub struct Survey {
+    status: Status,
+    sources: Arc<Vec<Arc<TokenSource>>>,
+}
+
+impl Survey {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Those from `begin` on, `most` at most. One that a reload has removed meanwhile is left out.
+    pub fn part(
+        &self,
+        begin: usize,
+        most: usize,
+        now: Now,
+    ) -> impl Iterator<Item = SourceStatus> + '_ {
+        let part = self.sources.iter().skip(begin).take(most);
+        part.filter_map(move |source| self.status.status(source, now))
+    }
+
+    /// All of them.
+    pub fn all(&self, now: Now) -> impl Iterator<Item = SourceStatus> + '_ {
+        self.part(0, self.count(), now)
+    }
+}
+
 /// How a source is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -218,10 +248,9 @@ impl Status {
         self.0.clock.now().mono.saturating_sub(self.0.started.mono)
     }
 
-    /// Every source, in the order of the config.
-    pub fn sources(&self, now: Now) -> impl Iterator<Item = SourceStatus> {
-        let sources = self.0.catalogue.0.load_full();
-        (0..sources.len()).filter_map(move |at| self.status(&sources[at], now))
+    /// The sources as they are configured now, in the order of the config.
+    pub fn survey(&self) -> Survey {
+        Survey { status: self.clone(), sources: self.0.catalogue.0.load_full() }
     }
 
     /// One source; `None` where there is none of this name.

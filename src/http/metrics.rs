@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -14,16 +15,16 @@ use prometheus_client::encoding::{
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use warp::http::header::{CONTENT_TYPE, HeaderValue};
 use warp::reply::Response;
 
 use crate::access::Via;
 use crate::clock::Now;
-use crate::status::{SourceStatus, State, Status, Timings, Traffic};
+use crate::status::{CallsToday, SourceStatus, State, Status, Timings, Traffic};
 
 use super::Door;
 use super::handlers::{Site, Visitor};
-use super::v1::{self, ApiError, with};
+use super::parts::{SOURCES_OF_A_PART, in_parts};
+use super::v1::{self, ApiError};
 
 /// The metrics, without the values of those sources that the client may not see.
 ///
@@ -35,24 +36,50 @@ pub(super) async fn metrics(site: &Site, visitor: Visitor<'_>) -> Result<Respons
         Door::Metrics => None,
     };
     let now = site.clock.now();
-    let sees = |name: &str| user.is_none_or(|user| user.may_see(name.as_bytes()));
-    let sources = site.status.sources(now).filter(|source| sees(source.name.as_str())).collect();
+    let user = user.map(Arc::clone);
     // Who else reads is for those who may do everything.
-    let client = user.filter(|user| !user.is_default()).map(|user| user.name().to_owned());
-    let scrape = Scrape { status: site.status.clone(), now, sources, client };
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(scrape));
-    let mut text = String::new();
-    prometheus_text::encode(&mut text, &registry).expect("writing to a String cannot fail");
-    Ok(with(Response::new(text.into()), CONTENT_TYPE, HeaderValue::from_static(TEXT)))
+    let client = user.as_ref().filter(|user| !user.is_default()).map(|user| user.name().to_owned());
+    let survey = Arc::new(site.status.survey());
+    let sees = move |source: &SourceStatus| {
+        user.as_ref().is_none_or(|user| user.may_see(source.name.as_str().as_bytes()))
+    };
+    let scrape = Scrape::new(site.status.clone(), now, client, survey.all(now).filter(&sees));
+    let beginning = text_of(scrape);
+    let count = survey.count();
+    let families = FAMILIES.iter().flat_map(move |family| {
+        (0..count).step_by(SOURCES_OF_A_PART).map(move |begin| (family, begin))
+    });
+    let rest = families.map(move |(family, begin)| {
+        let part = survey.part(begin, SOURCES_OF_A_PART, now).filter(&sees);
+        let rows = part.flat_map(|source| (family.rows)(&source)).collect();
+        let text = text_of(Piece { family, rows });
+        // The library begins each time with the name and the meaning, which are to be told once.
+        if begin == 0 { text } else { text.splitn(3, '\n').nth(2).unwrap_or_default().to_owned() }
+    });
+    Ok(in_parts(TEXT, std::iter::once(beginning).chain(rest)))
 }
 
-/// One look at everything.
+/// What a collector has to say.
+fn text_of(collector: impl Collector) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(collector));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry).expect("writing to a String cannot fail");
+    text
+}
+
+/// Made and allowed, by account and endpoint.
+type Calls = BTreeMap<(Arc<str>, Arc<str>), (u32, Option<u32>)>;
+
+/// One look at all that is not told of each source.
 #[derive(Debug)]
 struct Scrape {
     status: Status,
     now: Now,
-    sources: Vec<SourceStatus>,
+    /// How many sources are in each state, in the order of [`State::ALL`].
+    states: [u64; State::ALL.len()],
+    /// The calls of each account and endpoint, which sources may share.
+    calls: Calls,
     /// Whose reads are told; `None`: everybody's.
     client: Option<String>,
 }
@@ -63,13 +90,28 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Written {
         let mut page = Page { encoder };
         self.server(&mut page)?;
-        self.tokens(&mut page)?;
         self.refreshes(&mut page)?;
         self.access(&mut page)
     }
 }
 
 impl Scrape {
+    fn new(
+        status: Status,
+        now: Now,
+        client: Option<String>,
+        sources: impl Iterator<Item = SourceStatus>,
+    ) -> Scrape {
+        let mut scrape = Scrape { status, now, states: [0; 4], calls: Calls::new(), client };
+        for source in sources {
+            scrape.states[source.state as usize] += 1;
+            if let Some(CallsToday { account, made, limit }) = source.calls {
+                scrape.calls.insert((account.name, account.endpoint), (made, limit));
+            }
+        }
+        scrape
+    }
+
     fn server(&self, page: &mut Page<'_>) -> Written {
         page.gauges(
             "wechat_token_build_info",
@@ -102,58 +144,11 @@ impl Scrape {
         )
     }
 
-    fn tokens(&self, page: &mut Page<'_>) -> Written {
+    fn refreshes(&self, page: &mut Page<'_>) -> Written {
         page.gauges(
             "wechat_token_sources",
             "Sources by their state",
-            State::ALL.map(|state| {
-                let count = self.sources.iter().filter(|source| source.state == state).count();
-                ([("state", state.as_str())], count as u64)
-            }),
-        )?;
-        let of_each = |of: fn(&SourceStatus) -> Option<f64>| {
-            self.sources
-                .iter()
-                .filter_map(move |source| Some(([("source", source.name.as_str())], of(source)?)))
-        };
-        page.gauges(
-            "wechat_token_expiry_timestamp_seconds",
-            "When the token ends, in Unix seconds",
-            of_each(|source| Some(seconds(source.token?.expires_at))),
-        )?;
-        page.gauges(
-            "wechat_token_promised_seconds",
-            "How long a client may rely on the token; 0 where there is none",
-            of_each(|source| Some(source.token.map_or(0.0, |token| token.promised.as_secs_f64()))),
-        )?;
-        page.gauges(
-            "wechat_token_last_success_timestamp_seconds",
-            "When the request was sent that brought the token or confirmed it, in Unix seconds",
-            of_each(|source| Some(seconds(source.token?.fetched_at))),
-        )?;
-        page.gauges(
-            "wechat_token_failing",
-            "Whether the last refresh failed",
-            of_each(|source| Some(f64::from(u8::from(source.condition.is_failing)))),
-        )?;
-        page.gauges(
-            "wechat_token_memory_only",
-            "Whether the token would be lost in a restart, since the disk refuses",
-            of_each(|source| Some(f64::from(u8::from(!source.condition.is_on_disk)))),
-        )
-    }
-
-    fn refreshes(&self, page: &mut Page<'_>) -> Written {
-        page.counters(
-            "wechat_token_refreshes",
-            "Refreshes since the start, by what came of them",
-            self.sources.iter().flat_map(|source| {
-                let SourceStatus { name, condition, .. } = source;
-                let results = [("succeeded", condition.renewed), ("failed", condition.failed)];
-                results.map(|(result, count)| {
-                    ([("source", name.as_str()), ("result", result)], u64::from(count))
-                })
-            }),
+            State::ALL.map(|state| ([("state", state.as_str())], self.states[state as usize])),
         )?;
         let meters = self.status.meters();
         let failures = meters.failures();
@@ -169,7 +164,7 @@ impl Scrape {
             "How often a token was refused that should have been good: another system fetches too",
             [(NONE, meters.foreign())],
         )?;
-        let calls = self.calls();
+        let calls = &self.calls;
         page.gauges(
             "wechat_token_calls_today",
             "Calls of the upstream in this Beijing day, by account and endpoint",
@@ -190,16 +185,6 @@ impl Scrape {
             "How long writes of tokens to the disk took",
             &meters.store,
         )
-    }
-
-    /// The calls of each account and endpoint, which sources may share.
-    fn calls(&self) -> BTreeMap<(&str, &str), (u32, Option<u32>)> {
-        let mut by_account = BTreeMap::new();
-        for calls in self.sources.iter().filter_map(|source| source.calls.as_ref()) {
-            let key = (&*calls.account.name, &*calls.account.endpoint);
-            by_account.insert(key, (calls.made, calls.limit));
-        }
-        by_account
     }
 
     fn access(&self, page: &mut Page<'_>) -> Written {
@@ -229,10 +214,108 @@ impl Scrape {
     }
 }
 
+/// A number of each source.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    rows: fn(&SourceStatus) -> Vec<Row>,
+}
+
+/// Labels, and a value.
+type Row = (Vec<(&'static str, String)>, f64);
+
+/// The row of a source, if it has this number.
+fn row(source: &SourceStatus, value: Option<f64>) -> Vec<Row> {
+    let labels = || vec![("source", source.name.as_str().to_owned())];
+    value.map(|value| (labels(), value)).into_iter().collect()
+}
+
+/// What is told of each source.
+static FAMILIES: &[Family] = &[
+    Family {
+        name: "wechat_token_expiry_timestamp_seconds",
+        help: "When the token ends, in Unix seconds",
+        kind: MetricType::Gauge,
+        rows: |source| row(source, source.token.map(|token| seconds(token.expires_at))),
+    },
+    Family {
+        name: "wechat_token_promised_seconds",
+        help: "How long a client may rely on the token; 0 where there is none",
+        kind: MetricType::Gauge,
+        rows: |source| {
+            let promised = source.token.map_or(0.0, |token| token.promised.as_secs_f64());
+            row(source, Some(promised))
+        },
+    },
+    Family {
+        name: "wechat_token_last_success_timestamp_seconds",
+        help: "When the request was sent that brought the token or confirmed it, in Unix seconds",
+        kind: MetricType::Gauge,
+        rows: |source| row(source, source.token.map(|token| seconds(token.fetched_at))),
+    },
+    Family {
+        name: "wechat_token_failing",
+        help: "Whether the last refresh failed",
+        kind: MetricType::Gauge,
+        rows: |source| row(source, Some(f64::from(u8::from(source.condition.is_failing)))),
+    },
+    Family {
+        name: "wechat_token_memory_only",
+        help: "Whether the token would be lost in a restart, since the disk refuses",
+        kind: MetricType::Gauge,
+        rows: |source| row(source, Some(f64::from(u8::from(!source.condition.is_on_disk)))),
+    },
+    Family {
+        name: "wechat_token_refreshes",
+        help: "Refreshes since the start, by what came of them",
+        kind: MetricType::Counter,
+        rows: |source| {
+            let SourceStatus { name, condition, .. } = source;
+            let results = [("succeeded", condition.renewed), ("failed", condition.failed)];
+            let row = |(result, count): (&str, u32)| {
+                let labels =
+                    vec![("source", name.as_str().to_owned()), ("result", result.to_owned())];
+                (labels, f64::from(count))
+            };
+            results.map(row).into()
+        },
+    },
+];
+
+/// Some rows of a family.
+struct Piece {
+    family: &'static Family,
+    rows: Vec<Row>,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Piece").field(&self.family.name).finish()
+    }
+}
+
+impl Collector for Piece {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Written {
+        let Family { name, help, kind, .. } = self.family;
+        let is_counter = matches!(kind, MetricType::Counter);
+        let mut family = encoder.encode_descriptor(name, help, None, *kind)?;
+        for (labels, value) in &self.rows {
+            let mut metric = family.encode_family(labels)?;
+            if is_counter {
+                metric.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+            } else {
+                metric.encode_gauge(value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// No labels.
 const NONE: [(&str, &str); 0] = [];
 
-fn account<'a>((account, endpoint): &(&'a str, &'a str)) -> [(&'static str, &'a str); 2] {
+fn account((account, endpoint): &(Arc<str>, Arc<str>)) -> [(&'static str, &str); 2] {
     [("account", account), ("endpoint", endpoint)]
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn answer(
 ) -> Result<Response, ApiError> {
     let user = user(asked.site, asked.visitor).await?;
     match resource {
-        Resource::Tokens => status::tokens(asked.site, user),
+        Resource::Tokens => Ok(status::tokens(asked.site, user)),
         Resource::Token => token::token(&asked, user).await,
         Resource::Refresh => refresh::refresh(&asked, user, body).await,
         Resource::Status => status::status(&asked, user),

@@ -106,7 +106,7 @@ fn a_source_is_told_with_its_token_its_renewals_and_its_calls() {
     publishers[0].note_success(at(0).wall);
     publishers[0].note_next_renewal(Some(at(6_600).wall));
     publishers[0].note_on_disk(false);
-    let told: Vec<SourceStatus> = status.sources(at(100)).collect();
+    let told: Vec<SourceStatus> = status.survey().all(at(100)).collect();
     assert_eq!(told.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let token = told[0].token.unwrap();
     assert_eq!(token.generation, Generation(5));

@@ -2,6 +2,7 @@
 //! told; and that the OpenAPI document says the same.
 
 mod document;
+mod numbers;
 
 use serde_json::Value;
 
@@ -156,6 +157,8 @@ async fn a_token_is_answered_with_its_life_and_its_tag() {
         ("/v1/tokens/ticket?wait=5&after=1", KEY, 400, "bad_request"),
         ("/v1/tokens/ticket?after=x", KEY, 400, "bad_request"),
         ("/v1/tokens/ticket?after=0", KEY, 200, ""),
+        ("/v1/tokens/ticket?after=18446744073709551615", KEY, 200, ""),
+        ("/v1/tokens/ticket?after=18446744073709551616", KEY, 400, "bad_request"),
     ] {
         let answer = server.with(target, key, "").await;
         assert_eq!((answer.status, answer.error().as_str()), (status, code), "{target}");
@@ -465,101 +468,4 @@ async fn ready_means_that_every_token_is_there_and_names_are_for_clients() {
     let ready = server.get("/readyz").await;
     assert_eq!((ready.status, ready.body.as_str()), (200, r#"{"ready":true}"#));
     assert_eq!(server.get("/healthz").await.body, r#"{"alive":true}"#);
-}
-
-#[tokio::test]
-async fn metrics_can_be_read_by_prometheus() {
-    let server = served().await;
-    server.publishers[1].note_failure(trouble());
-    server.publishers[0].note_success(still().wall);
-    server.with("/v1/tokens/ticket", SHOP, "").await;
-    let answer = server.v1("/metrics").await;
-    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    let mut families = Vec::new();
-    for line in answer.body.lines() {
-        if let Some(family) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = family.split_once(' ').unwrap();
-            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-            assert!(name.starts_with("wechat_token_"));
-            families.push(name);
-        } else if !line.starts_with("# HELP ") {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(name.starts_with(families.last().unwrap()), "{line}");
-            value.parse::<f64>().unwrap();
-        }
-    }
-    assert!(families.len() >= 20, "{families:?}");
-    for line in [
-        r#"wechat_token_sources{state="failing"} 1"#,
-        r#"wechat_token_expiry_timestamp_seconds{source="ticket"} 1700007200.0"#,
-        r#"wechat_token_failing{source="ticket"} 1.0"#,
-        r#"wechat_token_refreshes_total{source="access_token",result="succeeded"} 1"#,
-        r#"wechat_token_reads_total{client="shop",source="ticket",protocol="http"} 1"#,
-        r#"wechat_token_refusals_total{reason="wrong_key",protocol="http"} 0"#,
-        r#"wechat_token_store_write_duration_seconds_bucket{le="+Inf"} 0"#,
-        r#"wechat_token_connections{protocol="http"} 1"#,
-    ] {
-        assert!(answer.body.lines().any(|found| found == line), "{line}\n{}", answer.body);
-    }
-    // A limited client is shown its own.
-    let own = server.with("/metrics", SHOP, "").await.body;
-    assert!(own.contains(r#"source="ticket""#) && !own.contains(r#"source="access_token""#));
-}
-
-/// Alerts, dashboard and document name no metric that there is not, and the document names all.
-#[tokio::test]
-async fn what_is_written_about_metrics_names_those_that_there_are() {
-    let server = served().await;
-    let answer = server.v1("/metrics").await.body;
-    let families: Vec<&str> =
-        answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let read = |file: &str| {
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
-    };
-    for file in
-        ["packaging/prometheus-alerts.yml", "packaging/grafana-dashboard.json", "docs/api.md"]
-    {
-        let text = read(file);
-        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-        let names = text.match_indices("wechat_token_").map(|(at, _)| {
-            let rest = &text[at..];
-            &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())]
-        });
-        let mut count = 0;
-        for name in names {
-            let family = name.strip_suffix("_bucket").unwrap_or(name);
-            assert!(families.contains(&family), "{file} names {name}");
-            count += 1;
-        }
-        assert!(count > 8, "{file}");
-    }
-    let document = read("docs/api.md");
-    for family in families {
-        assert!(document.contains(&format!("`{family}`")), "docs/api.md does not name {family}");
-    }
-}
-
-#[tokio::test]
-async fn the_door_for_metrics_asks_for_no_key_and_leads_nowhere_else() {
-    let clock: SharedClock = Arc::new(Still(still()));
-    let (parts, _publishers, _queues) = parts(clock);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let drain = Drain::new();
-    let parts = HttpParts { door: Door::Metrics, ..parts };
-    tokio::spawn(serve(listener, config(10, NEVER, NEVER), parts, drain.clone()));
-    for (target, status) in [
-        ("/metrics", 200),
-        ("/healthz", 200),
-        ("/readyz", 503),
-        ("/v1/status", 404),
-        ("/v1/tokens/ticket", 404),
-        ("/wechat/token?type=ticket&secret=k3y", 404),
-        ("/", 404),
-    ] {
-        let mut client = Client(TcpStream::connect(address).await.unwrap());
-        client.send(&request("GET", target, Some(KEY), "")).await;
-        assert_eq!(client.answer().await.status, status, "{target}");
-    }
-    drain.begin();
 }

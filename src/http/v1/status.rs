@@ -8,17 +8,14 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use crate::access::User;
+use crate::clock::Now;
 use crate::snapshot::{Chapter, Trouble};
-use crate::status::{CallsToday, ReaderStatus, Readers, SourceStatus, State};
+use crate::status::{CallsToday, ReaderStatus, Readers, SourceStatus, State, Survey};
 use crate::token::SourceName;
 
 use super::super::handlers::Site;
-use super::{ApiError, Asked, json, parameter};
-
-#[derive(Serialize)]
-struct Tokens {
-    tokens: Vec<TokenLine>,
-}
+use super::super::parts::{SOURCES_OF_A_PART, in_parts};
+use super::{ApiError, Asked, parameter};
 
 #[derive(Serialize)]
 struct TokenLine {
@@ -30,10 +27,9 @@ struct TokenLine {
 }
 
 /// The sources that this client may see, without their values.
-pub(super) fn tokens(site: &Site, user: &User) -> Result<Response, ApiError> {
+pub(super) fn tokens(site: &Site, user: &Arc<User>) -> Response {
     let now = site.clock.now();
-    let visible = site.status.sources(now).filter(|source| sees(user, &source.name));
-    let line = |source: SourceStatus| {
+    let line = move |source: SourceStatus| {
         let live = source.token.filter(|token| !token.life_left.is_zero());
         TokenLine {
             name: source.name.as_str().to_owned(),
@@ -43,7 +39,41 @@ pub(super) fn tokens(site: &Site, user: &User) -> Result<Response, ApiError> {
             generation: live.map(|token| token.generation.0),
         }
     };
-    Ok(json(&Tokens { tokens: visible.map(line).collect() }))
+    let user = Arc::clone(user);
+    listed(r#"{"tokens":["#.into(), site.status.survey(), now, move |source| {
+        sees(&user, &source.name).then(|| line(source))
+    })
+}
+
+/// An answer that ends with a list of sources: its beginning, and an item for each source that has one.
+fn listed<T: Serialize>(
+    beginning: String,
+    survey: Survey,
+    now: Now,
+    item: impl Fn(SourceStatus) -> Option<T> + Send + Sync + 'static,
+) -> Response {
+    let mut text = beginning;
+    let (mut next, mut has_items, mut is_over) = (0, false, false);
+    in_parts(
+        "application/json",
+        std::iter::from_fn(move || {
+            if is_over {
+                return None;
+            }
+            for item in survey.part(next, SOURCES_OF_A_PART, now).filter_map(&item) {
+                if std::mem::replace(&mut has_items, true) {
+                    text.push(',');
+                }
+                text.push_str(&serde_json::to_string(&item).expect("an item has no maps"));
+            }
+            next += SOURCES_OF_A_PART;
+            is_over = next >= survey.count();
+            if is_over {
+                text.push_str("]}");
+            }
+            Some(std::mem::take(&mut text))
+        }),
+    )
 }
 
 #[derive(Serialize)]
@@ -53,7 +83,6 @@ struct Status {
     started_at: u64,
     uptime: u64,
     states: States,
-    sources: Vec<Source>,
 }
 
 #[derive(Default, Serialize)]
@@ -142,18 +171,21 @@ pub(super) fn status(asked: &Asked<'_>, user: &Arc<User>) -> Result<Response, Ap
     let now = asked.site.clock.now();
     // Who else reads a source is for those who may do everything.
     let readers = user.is_default().then(|| status.readers(now));
-    let only = parameter(asked.query, "source");
-    let found: Vec<SourceStatus> = match &only {
-        Some(name) => status.source(name, now).into_iter().collect(),
-        None => status.sources(now).collect(),
+    let survey = status.survey();
+    let only = match parameter(asked.query, "source") {
+        None => None,
+        Some(name) if status.source(&name, now).is_some_and(|one| sees(user, &one.name)) => {
+            Some(name.into_owned())
+        }
+        Some(_) => return Err(ApiError::not_found()),
     };
-    let visible: Vec<SourceStatus> =
-        found.into_iter().filter(|source| sees(user, &source.name)).collect();
-    if only.is_some() && visible.is_empty() {
-        return Err(ApiError::not_found());
-    }
+    let user = Arc::clone(user);
+    let is_told = move |source: &SourceStatus| {
+        let name = source.name.as_str();
+        only.as_ref().is_none_or(|only| only == name) && sees(&user, &source.name)
+    };
     let mut states = States::default();
-    for source in &visible {
+    for source in survey.all(now).filter(&is_told) {
         *match source.state {
             State::Live => &mut states.live,
             State::Failing => &mut states.failing,
@@ -161,17 +193,23 @@ pub(super) fn status(asked: &Asked<'_>, user: &Arc<User>) -> Result<Response, Ap
             State::Absent => &mut states.absent,
         } += 1;
     }
-    let told = |source: SourceStatus| {
-        let history = status.history(source.name.as_str(), now);
-        shown(source, &history, readers.as_ref())
-    };
-    Ok(json(&Status {
+    let beginning = serde_json::to_string(&Status {
         version: env!("CARGO_PKG_VERSION"),
         now: now.unix_seconds(),
         started_at: unix(status.started()),
         uptime: status.uptime().as_secs(),
         states,
-        sources: visible.into_iter().map(told).collect(),
+    });
+    let mut beginning = beginning.expect("it has no maps");
+    // The sources come last.
+    beginning.truncate(beginning.len() - 1);
+    beginning.push_str(r#","sources":["#);
+    let status = status.clone();
+    Ok(listed(beginning, survey, now, move |source| {
+        is_told(&source).then(|| {
+            let history = status.history(source.name.as_str(), now);
+            shown(source, &history, readers.as_ref())
+        })
     }))
 }
 
