@@ -26,6 +26,7 @@ use wechat_token_server::refresh::queue;
 use wechat_token_server::resp::{RespParts, spawn};
 use wechat_token_server::shutdown::Drain;
 use wechat_token_server::snapshot::{Published, Publisher, snapshot};
+use wechat_token_server::status::Status;
 use wechat_token_server::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
 const SOURCE: &str = "access_token";
@@ -291,7 +292,9 @@ impl Ours {
             let (_, refresh) = queue([]);
             let secret = Secret::new("request-secret");
             let access = Arc::new(Access::new(secret, None, Vec::new(), Arc::clone(&clock)));
-            let parts = RespParts { reader, refresh, access, clock: Arc::clone(&clock), tls: None };
+            let status = Status::apart(Vec::new(), &reader, &access, &clock);
+            let own = Arc::clone(&clock);
+            let parts = RespParts { reader, refresh, access, status, clock: own, tls: None };
             spawn(listener, config, parts, &Drain::new()).unwrap();
             tokio::spawn(refresher(publisher, clock, wishes, done));
             address

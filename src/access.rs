@@ -14,7 +14,7 @@ use crate::clock::SharedClock;
 use crate::config::ClientConfig;
 use crate::token::Secret;
 
-pub use audit::{Audit, REPORT_EVERY};
+pub use audit::{Audit, REPORT_EVERY, Reader, Reads, Reason};
 pub use users::{User, Users};
 pub use visitor::forwarded_for;
 pub use wrong_keys::{SLOWNESS, Slowed};
@@ -22,7 +22,7 @@ pub use wrong_keys::{SLOWNESS, Slowed};
 use wrong_keys::WrongKeys;
 
 /// The listener that somebody comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Via {
     /// HTTP.
     Http,
@@ -31,6 +31,9 @@ pub enum Via {
 }
 
 impl Via {
+    /// Every one.
+    pub const ALL: [Via; 2] = [Via::Http, Via::Resp];
+
     /// As it stands in a log line.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -126,7 +129,7 @@ impl Access {
         let manner = self.wrong_keys.note(address);
         match manner {
             Manner::AtOnce => self.audit.refused(refusal, address, via),
-            Manner::Slowly(_) => self.audit.refused_once_more(address, via),
+            Manner::Slowly(_) => self.audit.refused_once_more(refusal, address, via),
         }
         manner
     }

@@ -19,12 +19,13 @@ use zeroize::Zeroizing;
 use crate::access::{Access, REPORT_EVERY};
 use crate::clock::{self, LOOK_EVERY, SharedClock};
 use crate::config::{Advice, Config, HttpConfig, Mistake, RespConfig};
-use crate::http::{self, HttpParts};
+use crate::http::{self, Door, HttpParts};
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
 use crate::resp::{self, RespParts};
 use crate::shutdown::Drain;
 use crate::source::HttpUpstream;
+use crate::status::Status;
 use crate::store::{self, Closing, Keys, Refused};
 use crate::supervisor::Sockets;
 use crate::token::Secret;
@@ -41,6 +42,9 @@ pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
 /// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
 /// the upstream (of which 256 may be under way).
 const OWN_DESCRIPTORS: usize = 384;
+
+/// Connections to the address of the metrics at once: a Prometheus or two, and whoever looks.
+const MAX_SCRAPERS: usize = 64;
 
 /// Connections that may wait to be accepted. Where more come at once (all clients of a server that has
 /// just been restarted), the system drops them, and each tries again after a second. The system
@@ -124,6 +128,8 @@ pub struct Server {
     pub http: SocketAddr,
     /// Where RESP is served, if it is.
     pub resp: Option<SocketAddr>,
+    /// Where metrics are served without a key, if they are.
+    pub metrics: Option<SocketAddr>,
     drain: Drain,
     running: Running,
     encryption: Encryption,
@@ -197,19 +203,44 @@ pub async fn start_on(
         Some(resp) => Some(bind("resp.bind", resp.bind, sockets.resp).await?),
     };
     let resp = resp_listener.as_ref().map(|(_, address)| *address);
+    let metrics_listener = match &config.metrics {
+        None => None,
+        Some(metrics) => Some(bind("metrics.bind", metrics.bind, None).await?),
+    };
+    let metrics = metrics_listener.as_ref().map(|(_, address)| *address);
     let access = {
         let password = config.resp.as_ref().and_then(|resp| resp.password.clone());
         Arc::new(Access::new(secret, password, config.clients.clone(), Arc::clone(&clock)))
     };
-    drain.spawn(report_reads(Arc::clone(&access), drain.clone()));
+    drain.spawn(report_reads(Arc::clone(&access), Arc::clone(&clock), drain.clone()));
     let encryption = Encryption::begin(certificates, &clock, &drain).map_err(StartError::Thread)?;
+    let status = Status::new(
+        reader.clone(),
+        running.catalogue(),
+        running.shared(),
+        Arc::clone(&access),
+        Arc::clone(&clock),
+    );
     let parts = HttpParts {
         reader: reader.clone(),
         refresh: running.handle(),
         clock: Arc::clone(&clock),
         access: Arc::clone(&access),
         tls: encryption.http.clone(),
+        status: status.clone(),
+        ready: config.ready.clone(),
+        door: Door::Main,
     };
+    if let Some((listener, address)) = metrics_listener {
+        let config = HttpConfig {
+            bind: address,
+            max_connections: MAX_SCRAPERS,
+            tls: None,
+            ..http_config.clone()
+        };
+        let parts = HttpParts { door: Door::Metrics, tls: None, ..parts.clone() };
+        drain.spawn(http::serve(listener, config, parts, drain.clone()));
+    }
     drain.spawn(http::serve(http_listener, http_config, parts, drain.clone()));
     let mut runtimes = vec![Handle::current()];
     if let (Some((listener, _)), Some(resp_config)) = (resp_listener, resp_config) {
@@ -217,6 +248,7 @@ pub async fn start_on(
             reader,
             refresh: running.handle(),
             access,
+            status,
             clock: Arc::clone(&clock),
             tls: encryption.resp.clone(),
         };
@@ -235,6 +267,7 @@ pub async fn start_on(
     Ok(Server {
         http,
         resp,
+        metrics,
         drain,
         running,
         encryption,
@@ -296,17 +329,18 @@ async fn look_at_the_clocks(clock: SharedClock, drain: Drain) {
 }
 
 /// Tells each minute who has read what; at the end, what has not been told.
-async fn report_reads(access: Arc<Access>, drain: Drain) {
+async fn report_reads(access: Arc<Access>, clock: SharedClock, drain: Drain) {
     let audit = access.audit();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(REPORT_EVERY) => audit.report(),
+            () = tokio::time::sleep(REPORT_EVERY) => audit.report(clock.now().wall),
             () = drain.begun() => break,
         }
     }
     // Twice: a page is told when the next one is full.
-    audit.report();
-    audit.report();
+    for _ in 0..2 {
+        audit.report(clock.now().wall);
+    }
 }
 
 /// Runs what blocks where it may.

@@ -1,6 +1,7 @@
 //! What the operator wants, validated: plain data that every room is handed a part of.
 //! Read with [`load`]; nobody checks a setting a second time. Does no network I/O.
 
+mod address;
 mod answer;
 mod clients;
 mod error;
@@ -21,6 +22,7 @@ mod sources;
 mod store;
 mod template;
 mod vendors;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -64,6 +66,10 @@ pub struct Config {
     pub outbound: OutboundConfig,
     /// Logs.
     pub log: LogConfig,
+    /// When the server is ready.
+    pub ready: ReadyConfig,
+    /// Where metrics are served without a key; `None`: only where a key is asked for.
+    pub metrics: Option<MetricsConfig>,
     /// How long what is in flight may take to finish after SIGTERM.
     pub grace_period: Duration,
     /// The token sources in an order in which each comes after those it depends on.
@@ -183,6 +189,24 @@ pub struct LogConfig {
     pub dir: Option<PathBuf>,
     /// How many daily files are kept.
     pub keep: usize,
+}
+
+/// When the server is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyConfig {
+    /// The sources that must have a live token; `None`: all.
+    pub sources: Option<Vec<SourceName>>,
+    /// How long those tokens must be promised for at least.
+    pub life: Duration,
+}
+
+/// Where metrics are served without a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Address and port; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// Whether it may be an address that other machines can reach.
+    pub public: bool,
 }
 
 impl Default for LogConfig {

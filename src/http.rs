@@ -6,13 +6,18 @@ mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod handlers;
+mod health;
+mod metrics;
 mod overload;
+mod parts;
+mod places;
 mod progress;
 mod query;
 mod reply;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod v1;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,19 +30,21 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
+use crate::access::{Access, Via};
 use crate::admission::{Admission, Exempt};
 use crate::clock::SharedClock;
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, ReadyConfig};
 use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::status::{Status, Traffic};
 use crate::tls::{Listener, Tls};
 
 use connection::Limits;
 use handlers::Site;
 use overload::{Overload, Reason};
+use places::Places;
 
 pub use routes::{ROUTES, Route};
 
@@ -47,6 +54,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What TLS needs to know of this listener.
 pub const TLS: Listener =
     Listener { setting: "http.tls", alpn: &[b"http/1.1"], in_the_clear: overload::SPEAKS_TLS };
+
+/// How many requests may wait for a token at once, and how many of one client; each holds a connection.
+const MAX_WAITS: usize = 4_096;
+const MAX_WAITS_OF_ONE: usize = 1_024;
+
+/// How many may be told at once what happens, and how many of one client: each is woken by all of it.
+const MAX_STREAMS: usize = 256;
+const MAX_STREAMS_OF_ONE: usize = 64;
 
 /// What the listener serves from.
 #[derive(Debug, Clone)]
@@ -61,6 +76,21 @@ pub struct HttpParts {
     pub access: Arc<Access>,
     /// What connections are encrypted with; `None`: they are not.
     pub tls: Option<Tls>,
+    /// How the server is.
+    pub status: Status,
+    /// What must be there for the server to be ready.
+    pub ready: ReadyConfig,
+    /// What is served.
+    pub door: Door,
+}
+
+/// What a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Everything.
+    Main,
+    /// What tells how the server is (`/metrics`, `/healthz`, `/readyz`), to whoever reaches it.
+    Metrics,
 }
 
 /// Serves `listener` until the drain begins; then takes no new connection, closes idle ones, lets
@@ -81,7 +111,7 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, access, tls } = parts;
+    let HttpParts { reader, refresh, clock, access, tls, status, ready, door } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let addresses =
@@ -91,15 +121,27 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         refresh,
         clock: clock.clone(),
         access,
+        status,
         secret_parameter: config.secret_parameter,
         trusted_proxies: config.trusted_proxies.clone(),
         body_timeout: config.idle_timeout,
         tls,
         tls_hellos: LogBudget::default(),
+        ready,
+        door,
+        waits: Places::new(MAX_WAITS, MAX_WAITS_OF_ONE),
+        streams: Places::new(MAX_STREAMS, MAX_STREAMS_OF_ONE),
+        drain: drain.clone(),
     });
+    let connections = TaskTracker::new();
+    let unwatched = Traffic::default();
+    let traffic = match door {
+        Door::Main => site.status.traffic(Via::Http),
+        Door::Metrics => &unwatched,
+    };
+    traffic.watch(&connections);
     let overload = Overload::new(&config);
     let accept_errors = LogBudget::default();
-    let connections = TaskTracker::new();
     let closing = CancellationToken::new();
     loop {
         let accepted = tokio::select! {
@@ -108,6 +150,7 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         };
         match accepted {
             Ok((stream, peer)) => {
+                traffic.accept();
                 let permit = Arc::clone(&permits).try_acquire_owned();
                 let admitted = match (permit, addresses.admit(peer.ip())) {
                     (Ok(permit), Some(place)) => Ok((permit, place)),
@@ -123,6 +166,7 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
                         });
                     }
                     Err(reason) => {
+                        traffic.reject();
                         // Who waits for a handshake would take the words for a broken one.
                         let can_be_told = site.tls.is_none();
                         let now = clock.now();

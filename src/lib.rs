@@ -2,8 +2,8 @@
 //! The rooms, in reading order: the vocabulary (`clock`, `token`, `account`,
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
-//! kept fresh (`refresh`); the listeners (`http`, `resp`, and what both keep to: `access`,
-//! `admission`, `log_budget`, `tls`); the stand-in for WeChat (`sandbox`); and
+//! kept fresh (`refresh`); how all of it is doing (`status`); the listeners (`http`, `resp`, and what both
+//! keep to: `access`, `admission`, `log_budget`, `tls`); the stand-in for WeChat (`sandbox`); and
 //! what makes a program of it (`shutdown`, `supervisor`, `logging`, `check`, `cli`, `app`). `fuzzing` is
 //! for tests only.
 
@@ -29,6 +29,7 @@ pub mod sandbox;
 pub mod shutdown;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod store;
 pub mod supervisor;
 pub mod tls;

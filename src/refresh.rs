@@ -10,6 +10,7 @@ mod ledger;
 mod life;
 mod line;
 mod machine;
+mod meters;
 mod places;
 mod report;
 mod schedule;
@@ -20,5 +21,6 @@ pub use handle::{RefreshError, RefreshHandle, RefreshRequest, Refused, Wish, que
 pub use ledger::{Admitted, Denied, Ledger, Purpose};
 pub use line::{Line, RequestQueue};
 pub use machine::{Effect, Event, Machine, WaiterId};
+pub use meters::{Meters, Timings};
 pub use report::Report;
 pub use switchboard::Switchboard;

@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
 
-use crate::access::{Access, User};
+use crate::access::{Access, User, Via};
 use crate::admission::{Admission, Exempt, Place};
 use crate::clock::{Now, SharedClock};
 use crate::config::{RespConfig, Writes};
@@ -41,6 +41,7 @@ use crate::resp::connections::{Card, Connections, Stop};
 use crate::resp::session::Session;
 use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::status::Status;
 use crate::tls::{Listener, Stream, Tls};
 
 /// How long a peer may leave its replies unread, or a request half sent, before it is cut. A minute of a full socket buffer
@@ -88,6 +89,8 @@ pub struct RespParts {
     pub refresh: RefreshHandle,
     /// Who may connect.
     pub access: Arc<Access>,
+    /// Where connections are counted.
+    pub status: Status,
     /// The time.
     pub clock: SharedClock,
     /// What connections are encrypted with; `None`: they are not.
@@ -101,6 +104,7 @@ struct Shared {
     refresh: RefreshHandle,
     clock: SharedClock,
     access: Arc<Access>,
+    status: Status,
     writes: Writes,
     notify: bool,
     max_connections: usize,
@@ -197,6 +201,7 @@ async fn serve_but_for(
         clock: parts.clock,
         refresh: parts.refresh,
         access: parts.access,
+        status: parts.status,
         writes: config.writes,
         notify: config.notify,
         max_connections: config.max_connections,
@@ -211,6 +216,7 @@ async fn serve_but_for(
     });
     let addresses = Admission::new(config.max_connections_per_address, exempt);
     let sessions = TaskTracker::new();
+    shared.status.traffic(Via::Resp).watch(&sessions);
     let herald = tokio::spawn(herald::announce(Arc::clone(&shared)));
     tokio::select! {
         () = drain.begun() => {}
@@ -262,6 +268,7 @@ fn admit(
     sessions: &TaskTracker,
 ) {
     shared.counters.connections.fetch_add(1, Ordering::Relaxed);
+    shared.status.traffic(Via::Resp).accept();
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
         return; // it is gone already
     };
@@ -284,7 +291,6 @@ fn admit(
                  if many clients share it, raise resp.max_connections_per_address"
             );
         }
-        shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
         turn_away(stream, TOO_MANY_OF_ADDRESS, shared, sessions);
         return;
     };
@@ -304,7 +310,6 @@ fn admit(
                 let max_connections = shared.max_connections;
                 warn!(max_connections, unsaid, "RESP connection refused: all places are taken");
             }
-            shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
             turn_away(stream, TOO_MANY, shared, sessions);
         }
     }
@@ -363,9 +368,11 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Tells a client why it is not served. The socket buffer of a new connection is empty, so this does
+/// Counts a client that is not served, and tells it why. The socket buffer of a new connection is empty, so this does
 /// not wait. Who waits for a handshake is not told: it would take the words for a broken one.
 fn turn_away(mut stream: TcpStream, why: &'static [u8], shared: &Shared, sessions: &TaskTracker) {
+    shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
+    shared.status.traffic(Via::Resp).reject();
     if shared.tls.is_none() {
         sessions.spawn(async move {
             // An error means that the client is gone, which is what was wanted.

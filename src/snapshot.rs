@@ -3,8 +3,11 @@
 //! the timers did. Which slots there are is replaced whole, by a reload of the config. Knows nothing
 //! of the store or of the upstream.
 
+mod condition;
+
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -13,6 +16,10 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::clock::Now;
 use crate::token::{Generation, SourceName, TokenRecord};
+
+use condition::Condition;
+
+pub use condition::{Chapter, ConditionNow, Remedy, Trouble};
 
 /// A record as it is served: with what is needed to say how long a client may rely on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,13 +80,33 @@ pub enum News {
     Everything,
 }
 
-/// Why the last refresh of a source brought no token.
+/// How many happenings wait for a listener that is slow.
+const HAPPENINGS_KEPT: usize = 512;
+
+/// What happens to a source, for those who look on: each is told once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// When it failed.
-    pub at: SystemTime,
-    /// What went wrong, as a client may know it: no secret, no address.
-    pub what: Arc<str>,
+pub enum Happening {
+    /// It has another value.
+    Rotated {
+        /// Whose.
+        source: SourceName,
+        /// Which value it is.
+        generation: Generation,
+    },
+    /// Its renewals have begun to fail, or fail for another reason than before.
+    Failing {
+        /// Whose.
+        source: SourceName,
+        /// Why.
+        trouble: Arc<Trouble>,
+    },
+    /// A renewal has come off after failures.
+    Recovered {
+        /// Whose.
+        source: SourceName,
+    },
+    /// A reload has changed which sources there are, or the listener was too slow and missed some.
+    Everything,
 }
 
 /// One source's place in the snapshot. Cheap to clone: each clone is the same place.
@@ -90,9 +117,28 @@ pub struct Slot(Arc<Place>);
 struct Place {
     name: SourceName,
     current: ArcSwapOption<Published>,
-    trouble: ArcSwapOption<Trouble>,
+    condition: Condition,
     changed: Notify,
+    feeds: Arc<Feeds>,
+}
+
+/// What all places share: whom their refreshers tell.
+#[derive(Debug)]
+struct Feeds {
     news: broadcast::Sender<News>,
+    happenings: broadcast::Sender<Happening>,
+    /// How many sources are served.
+    sources: AtomicUsize,
+}
+
+impl Default for Feeds {
+    fn default() -> Feeds {
+        Feeds {
+            news: broadcast::Sender::new(NEWS_KEPT),
+            happenings: broadcast::Sender::new(HAPPENINGS_KEPT),
+            sources: AtomicUsize::new(0),
+        }
+    }
 }
 
 impl Slot {
@@ -104,6 +150,21 @@ impl Slot {
     /// What it holds, live or not.
     pub fn current(&self) -> Option<Arc<Published>> {
         self.0.current.load_full()
+    }
+
+    /// Whose it is.
+    pub fn name(&self) -> &SourceName {
+        &self.0.name
+    }
+
+    /// How the source is doing.
+    pub fn condition(&self) -> ConditionNow {
+        self.0.condition.now()
+    }
+
+    /// What came of its renewals of the last day, the oldest first.
+    pub fn history(&self, now: Now) -> Vec<Chapter> {
+        self.0.condition.history(now.wall)
     }
 
     fn generation(&self) -> Option<Generation> {
@@ -120,16 +181,10 @@ struct Slots {
 }
 
 /// The right to say which sources are served. The composition root holds it, and nobody else.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Roster {
     slots: Arc<ArcSwap<Slots>>,
-    news: broadcast::Sender<News>,
-}
-
-impl Default for Roster {
-    fn default() -> Roster {
-        Roster { slots: Arc::default(), news: broadcast::Sender::new(NEWS_KEPT) }
-    }
+    feeds: Arc<Feeds>,
 }
 
 impl Roster {
@@ -138,9 +193,9 @@ impl Roster {
         Slot(Arc::new(Place {
             name,
             current: ArcSwapOption::empty(),
-            trouble: ArcSwapOption::empty(),
+            condition: Condition::default(),
             changed: Notify::new(),
-            news: self.news.clone(),
+            feeds: Arc::clone(&self.feeds),
         }))
     }
 
@@ -150,19 +205,21 @@ impl Roster {
     pub fn serve(&mut self, slots: impl IntoIterator<Item = Slot>) {
         let slots: Vec<Slot> = slots.into_iter().collect();
         let by_name = slots.iter().map(|slot| (slot.0.name.clone(), slot.clone())).collect();
+        self.feeds.sources.store(slots.len(), Ordering::Relaxed);
         self.slots.store(Arc::new(Slots { slots, by_name }));
-        tell(&self.news, News::Everything);
+        tell(&self.feeds.news, News::Everything);
+        tell(&self.feeds.happenings, Happening::Everything);
     }
 
     /// The right to read what is served.
     pub fn reader(&self) -> Reader {
-        Reader { slots: Arc::clone(&self.slots), news: self.news.clone() }
+        Reader { slots: Arc::clone(&self.slots), feeds: Arc::clone(&self.feeds) }
     }
 }
 
-fn tell(listeners: &broadcast::Sender<News>, news: News) {
+fn tell<T>(listeners: &broadcast::Sender<T>, what: T) {
     // An error: nobody listens.
-    let _ = listeners.send(news);
+    let _ = listeners.send(what);
 }
 
 /// Makes the snapshot of these sources, all absent, for a set of sources that never changes: a
@@ -190,15 +247,43 @@ impl Publisher {
     /// Makes `published` what every reader sees from now on.
     pub fn publish(&self, published: Arc<Published>) {
         let place = &self.slot.0;
+        let generation = published.record.generation;
+        let is_new = self.slot.generation() != Some(generation);
         place.current.store(Some(published));
         // After the store: who is woken must see the new value.
         place.changed.notify_waiters();
-        tell(&place.news, News::Published(place.name.clone()));
+        tell(&place.feeds.news, News::Published(place.name.clone()));
+        if is_new {
+            let source = place.name.clone();
+            tell(&place.feeds.happenings, Happening::Rotated { source, generation });
+        }
     }
 
-    /// Notes why a refresh failed, for whoever asks; `None` when one has come off.
-    pub fn note(&self, trouble: Option<Trouble>) {
-        self.slot.0.trouble.store(trouble.map(Arc::new));
+    /// Notes why a refresh failed, for whoever asks.
+    pub fn note_failure(&self, trouble: Trouble) {
+        let (place, trouble) = (&self.slot.0, Arc::new(trouble));
+        if place.condition.fail(&trouble, place.feeds.sources.load(Ordering::Relaxed)) {
+            let source = place.name.clone();
+            tell(&place.feeds.happenings, Happening::Failing { source, trouble });
+        }
+    }
+
+    /// Notes that a refresh has come off at `at`: what was in the way is over.
+    pub fn note_success(&self, at: SystemTime) {
+        let place = &self.slot.0;
+        if place.condition.succeed(at, place.feeds.sources.load(Ordering::Relaxed)) {
+            tell(&place.feeds.happenings, Happening::Recovered { source: place.name.clone() });
+        }
+    }
+
+    /// Notes when the next renewal is due; `None`: one is under way.
+    pub fn note_next_renewal(&self, at: Option<SystemTime>) {
+        self.slot.0.condition.set_next_renewal(at);
+    }
+
+    /// Notes whether the token that is served is on disk.
+    pub fn note_on_disk(&self, is_on_disk: bool) {
+        self.slot.0.condition.set_on_disk(is_on_disk);
     }
 
     /// What this slot holds, live or not.
@@ -211,7 +296,7 @@ impl Publisher {
 #[derive(Debug, Clone)]
 pub struct Reader {
     slots: Arc<ArcSwap<Slots>>,
-    news: broadcast::Sender<News>,
+    feeds: Arc<Feeds>,
 }
 
 impl Reader {
@@ -232,7 +317,7 @@ impl Reader {
 
     /// Why the last refresh of a source failed; `None` if it did not.
     pub fn trouble(&self, name: &str) -> Option<Arc<Trouble>> {
-        self.slots.load().by_name.get(name)?.0.trouble.load_full()
+        self.slots.load().by_name.get(name)?.0.condition.trouble()
     }
 
     /// Tells each change of one source's value from now on.
@@ -243,7 +328,17 @@ impl Reader {
 
     /// Tells what happens to any source from now on.
     pub fn news(&self) -> Listener {
-        Listener(self.news.subscribe())
+        Listener(self.feeds.news.subscribe())
+    }
+
+    /// Tells what happens to any source from now on, for those who only look on.
+    pub fn happenings(&self) -> Onlooker {
+        Onlooker(self.feeds.happenings.subscribe())
+    }
+
+    /// The place of a source.
+    pub fn slot(&self, name: &str) -> Option<Slot> {
+        self.slots.load().by_name.get(name).cloned()
     }
 
     /// The sources as they are now, to go through them: a reload meanwhile does not change a view.
@@ -292,6 +387,22 @@ impl Listener {
     }
 }
 
+/// Tells what happens. See [`Reader::happenings`].
+#[derive(Debug)]
+pub struct Onlooker(broadcast::Receiver<Happening>);
+
+impl Onlooker {
+    /// The next happening; waits for one. Nothing is lost when the wait is given up.
+    pub async fn next(&mut self) -> Happening {
+        match self.0.recv().await {
+            Ok(happening) => happening,
+            Err(broadcast::error::RecvError::Lagged(_)) => Happening::Everything,
+            // Nobody publishes any more, so nothing will happen.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
 /// Which sources are served at one moment; their tokens are those of the moment they are read.
 /// Hold it briefly: it keeps what a reload has removed.
 #[derive(Debug)]
@@ -309,6 +420,11 @@ impl View {
     pub fn all_live(&self, now: Now) -> impl Iterator<Item = (&SourceName, LiveToken)> {
         let slots = self.slots.slots.iter();
         slots.filter_map(move |slot| Some((&slot.0.name, LiveToken::of(slot, now)?)))
+    }
+
+    /// The place of every configured source, in the order of the config.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = &Slot> {
+        self.slots.slots.iter()
     }
 
     /// Every configured source, in the order of the config.

@@ -31,11 +31,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         "refresh",
         &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
     ),
+    ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh"]),
     (
         "http",
         &[
             "clock",
             "token",
+            "duration",
             "config",
             "access",
             "log_budget",
@@ -44,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "shutdown",
             "snapshot",
             "refresh",
+            "status",
         ],
     ),
     (
@@ -59,6 +62,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "shutdown",
             "snapshot",
             "refresh",
+            "status",
         ],
     ),
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
@@ -80,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
             "snapshot",
             "refresh",
+            "status",
             "http",
             "resp",
             "sandbox",
@@ -123,6 +128,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("listenfd", &["supervisor.rs"]),
     ("sd_notify", &["supervisor.rs"]),
     ("foldhash", &["snapshot.rs", "access/audit.rs"]),
+    ("prometheus_client", &["http/metrics.rs"]),
     ("governor", &["access/wrong_keys.rs"]),
 ];
 
@@ -136,6 +142,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("store/format.rs", "writes the record"),
     ("store/seal.rs", "draws a key from the configured text"),
     ("http/reply.rs", "answers a client"),
+    ("http/v1/token.rs", "answers a client"),
     ("http/routes.rs", "shows a key to the table of users"),
     ("resp/command/bits.rs", "answers a client, of its bits"),
     ("resp/command/keys.rs", "answers a client"),

@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use foldhash::fast::FixedState;
 
@@ -53,10 +53,71 @@ type Count = Arc<AtomicU64>;
 /// The counts of a minute.
 type Page = HashMap<Row, Count>;
 
+/// What a client has read of a source over one protocol. Where there were too many to tell them apart,
+/// `source` is `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reader {
+    /// The client's name.
+    pub client: Box<str>,
+    /// The source.
+    pub source: Option<SourceName>,
+    /// The protocol.
+    pub via: Via,
+}
+
+/// How much a reader has read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Since the start.
+    pub total: u64,
+    /// In the last one to two minutes.
+    pub recent: u64,
+    /// When it read last, to the minute.
+    pub last: Option<SystemTime>,
+}
+
+/// Why somebody was given nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No key was shown.
+    NoKey,
+    /// Nobody has the key that was shown.
+    WrongKey,
+    /// The key is right, but its owner comes from elsewhere.
+    WrongAddress,
+    /// A client asked for what it may not have.
+    Denied,
+}
+
+impl Reason {
+    const ALL: [Reason; 4] =
+        [Reason::NoKey, Reason::WrongKey, Reason::WrongAddress, Reason::Denied];
+
+    /// As it stands in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::NoKey => "no_key",
+            Reason::WrongKey => "wrong_key",
+            Reason::WrongAddress => "wrong_address",
+            Reason::Denied => "denied",
+        }
+    }
+
+    fn of(refusal: &Refusal) -> Reason {
+        match refusal {
+            Refusal::NoKey => Reason::NoKey,
+            Refusal::WrongKey => Reason::WrongKey,
+            Refusal::WrongAddress(_) => Reason::WrongAddress,
+        }
+    }
+}
+
 /// The book. See the head of this file.
 #[derive(Debug, Default)]
 pub struct Audit {
     pages: Mutex<Pages>,
+    /// By reason, then by protocol.
+    refusals: [[AtomicU64; Via::ALL.len()]; Reason::ALL.len()],
     /// Which page is written on. Never that of another book of this process: see [`NEXT_PAGE`].
     page: AtomicU64,
 }
@@ -69,6 +130,10 @@ struct Pages {
     current: Page,
     /// The one before it, in which a thread that was interrupted may still be writing.
     previous: Page,
+    /// When the previous one was full.
+    turned: Option<SystemTime>,
+    /// What the pages before that have told of reads.
+    read: HashMap<Reader, Reads>,
 }
 
 /// What a thread remembers of the page it writes on.
@@ -148,6 +213,7 @@ impl Audit {
         via: Via,
         reason: &'static str,
     ) {
+        self.count_refusal(Reason::Denied, via);
         tracing::warn!(
             target: TARGET, client = user.name(), source = %source.escape_debug(), %address,
             via = via.as_str(), reason, "refused"
@@ -156,6 +222,7 @@ impl Audit {
 
     /// Somebody was not let in.
     pub(super) fn refused(&self, refusal: &Refusal, address: IpAddr, via: Via) {
+        self.count_refusal(Reason::of(refusal), via);
         let via = via.as_str();
         match refusal {
             Refusal::WrongAddress(user) => tracing::warn!(
@@ -169,23 +236,60 @@ impl Audit {
     }
 
     /// Somebody was not let in, as so often before.
-    pub(super) fn refused_once_more(&self, address: IpAddr, via: Via) {
+    pub(super) fn refused_once_more(&self, refusal: &Refusal, address: IpAddr, via: Via) {
+        self.count_refusal(Reason::of(refusal), via);
         self.add(What::WrongKey, address, via);
     }
 
     /// Somebody showed no key.
     pub(super) fn no_key(&self, address: IpAddr, via: Via) {
+        self.count_refusal(Reason::NoKey, via);
         self.add(What::NoKey, address, via);
     }
 
     /// Writes a line for each row of the last page but one, and begins a new one.
-    pub fn report(&self) {
+    pub fn report(&self, now: SystemTime) {
         let mut pages = self.pages();
         self.page.store(NEXT_PAGE.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         let current = std::mem::take(&mut pages.current);
         let written = std::mem::replace(&mut pages.previous, current);
+        let turned = pages.turned.replace(now);
+        for (row, count) in &written {
+            let Some(reader) = Reader::of(row) else { continue };
+            let reads = known_or_crowd(&mut pages.read, reader);
+            reads.total += count.load(Ordering::Relaxed);
+            reads.last = reads.last.max(turned);
+        }
         drop(pages);
         written.into_iter().for_each(|(row, count)| tell(&row, count.load(Ordering::Relaxed)));
+    }
+
+    /// Who has read what.
+    pub fn reads(&self, now: SystemTime) -> HashMap<Reader, Reads> {
+        let pages = self.pages();
+        let mut read = pages.read.clone();
+        for (row, count) in pages.previous.iter().chain(&pages.current) {
+            let Some(reader) = Reader::of(row) else { continue };
+            let reads = known_or_crowd(&mut read, reader);
+            let count = count.load(Ordering::Relaxed);
+            reads.total += count;
+            reads.recent += count;
+            reads.last = Some(now);
+        }
+        read
+    }
+
+    /// How often somebody was given nothing, by reason and protocol.
+    pub fn refusals(&self) -> impl Iterator<Item = (Reason, Via, u64)> {
+        Reason::ALL.into_iter().flat_map(move |reason| {
+            Via::ALL.into_iter().map(move |via| {
+                (reason, via, self.refusals[reason as usize][via as usize].load(Ordering::Relaxed))
+            })
+        })
+    }
+
+    fn count_refusal(&self, reason: Reason, via: Via) {
+        self.refusals[reason as usize][via as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     fn page(&self) -> u64 {
@@ -224,6 +328,24 @@ impl Audit {
     }
 }
 
+impl Reader {
+    fn of(row: &Row) -> Option<Reader> {
+        let What::Read { client, source } = &row.what else { return None };
+        Some(Reader { client: client.clone(), source: Some(source.clone()), via: row.via })
+    }
+}
+
+/// What is noted of a reader; of those for whom there is no room, what is noted of their client.
+fn known_or_crowd(read: &mut HashMap<Reader, Reads>, reader: Reader) -> &mut Reads {
+    let is_full = read.len() >= MOST_ROWS;
+    let key = if is_full && !read.contains_key(&reader) {
+        Reader { source: None, ..reader }
+    } else {
+        reader
+    };
+    read.entry(key).or_default()
+}
+
 fn tell(row: &Row, count: u64) {
     let Row { what, address, via } = row;
     let via = via.as_str();
@@ -242,100 +364,4 @@ fn tell(row: &Row, count: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::token::Secret;
-
-    fn user(name: &str) -> Arc<User> {
-        User::new(name, vec![Secret::new("k")], None, None)
-    }
-
-    fn rows(page: &Page) -> Vec<(String, u64)> {
-        let row = |(row, count): (&Row, &Count)| {
-            let address = row.address.map_or("others".to_owned(), |address| address.to_string());
-            let what = match &row.what {
-                What::Read { client, source } => format!("{client} {source}"),
-                other => format!("{other:?}"),
-            };
-            let via = row.via.as_str();
-            (format!("{what} {address} {via}"), count.load(Ordering::Relaxed))
-        };
-        let mut rows: Vec<_> = page.iter().map(row).collect();
-        rows.sort();
-        rows
-    }
-
-    #[test]
-    fn reads_are_counted_by_client_source_address_and_protocol() {
-        let (audit, shop, app) = (Audit::default(), user("shop"), user("app"));
-        let (here, there) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        for _ in 0..3 {
-            audit.read(&shop, "ticket", here, Via::Http);
-            audit.read(&shop, "access_token", here, Via::Http);
-            audit.read(&shop, "ticket", there, Via::Http);
-            audit.read(&app, "ticket", here, Via::Http);
-            audit.read(&app, "ticket", here, Via::Resp);
-        }
-        audit.no_key(here, Via::Resp);
-        let found = rows(&audit.pages().current);
-        let expected = [
-            ("NoKey 10.0.0.1 resp", 1),
-            ("app ticket 10.0.0.1 http", 3),
-            ("app ticket 10.0.0.1 resp", 3),
-            ("shop access_token 10.0.0.1 http", 3),
-            ("shop ticket 10.0.0.1 http", 3),
-            ("shop ticket 10.0.0.2 http", 3),
-        ];
-        assert_eq!(found, expected.map(|(row, count)| (row.to_owned(), count)));
-    }
-
-    #[test]
-    fn a_page_is_told_when_nobody_can_write_on_it_any_more() {
-        let (audit, shop) = (Audit::default(), user("shop"));
-        let here = IpAddr::from([10, 0, 0, 1]);
-        audit.read(&shop, "ticket", here, Via::Http);
-        audit.report();
-        audit.read(&shop, "ticket", here, Via::Http);
-        let pages = audit.pages();
-        assert_eq!(rows(&pages.previous), rows(&pages.current));
-        drop(pages);
-        audit.report();
-        audit.report();
-        let pages = audit.pages();
-        assert!(pages.previous.is_empty() && pages.current.is_empty());
-    }
-
-    #[test]
-    fn threads_and_books_do_not_mix() {
-        let (one, two, shop) = (Audit::default(), Audit::default(), user("shop"));
-        let here = IpAddr::from([10, 0, 0, 1]);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..100 {
-                        one.read(&shop, "ticket", here, Via::Http);
-                        two.read(&shop, "ticket", here, Via::Http);
-                    }
-                });
-            }
-        });
-        for audit in [one, two] {
-            assert_eq!(
-                rows(&audit.pages().current),
-                [("shop ticket 10.0.0.1 http".to_owned(), 400)]
-            );
-        }
-    }
-
-    #[test]
-    fn a_crowd_is_counted_together() {
-        let (audit, shop) = (Audit::default(), user("shop"));
-        for at in 0..MOST_ROWS + 10 {
-            let [a, b] = u16::try_from(at).unwrap().to_be_bytes();
-            audit.read(&shop, "ticket", IpAddr::from([10, 0, a, b]), Via::Http);
-        }
-        let pages = audit.pages();
-        assert_eq!(pages.current.len(), MOST_ROWS + 1);
-        assert!(rows(&pages.current).contains(&("shop ticket others http".to_owned(), 10)));
-    }
-}
+mod tests;

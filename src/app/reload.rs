@@ -48,6 +48,16 @@ const FIXED: &[(&str, Same)] = &[
     ("log.level", |a, b| a.log.level == b.log.level),
     ("log.format", |a, b| a.log.format == b.log.format),
     ("log.dir", |a, b| a.log.dir == b.log.dir),
+    ("ready.sources", |a, b| a.ready.sources == b.ready.sources),
+    ("ready.life", |a, b| a.ready.life == b.ready.life),
+    ("metrics.bind", |a, b| {
+        let bind = |config: &Config| config.metrics.as_ref().map(|metrics| metrics.bind);
+        bind(a) == bind(b)
+    }),
+    ("metrics.public", |a, b| {
+        let public = |config: &Config| config.metrics.as_ref().map(|metrics| metrics.public);
+        public(a) == public(b)
+    }),
     ("log.keep", |a, b| a.log.keep == b.log.keep),
 ];
 

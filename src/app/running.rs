@@ -13,6 +13,7 @@ use crate::refresh::{
 use crate::shutdown::Drain;
 use crate::snapshot::{Publisher, Reader, Roster, Slot};
 use crate::source::HttpUpstream;
+use crate::status::Catalogue;
 use crate::store::TokenStore;
 use crate::token::{SourceName, TokenRecord};
 
@@ -28,6 +29,7 @@ pub(super) struct Running {
     roster: Roster,
     switchboard: Switchboard,
     tools: Tools<HttpUpstream, TokenStore>,
+    catalogue: Catalogue,
     /// In the order of the config.
     members: Vec<Member>,
     /// Removed sources whose refreshers have not ended yet, as far as is known.
@@ -62,7 +64,14 @@ impl Running {
             clock,
             drain,
         };
-        Running { roster, switchboard, tools, members: Vec::new(), leaving: HashMap::new() }
+        Running {
+            roster,
+            switchboard,
+            tools,
+            catalogue: Catalogue::default(),
+            members: Vec::new(),
+            leaving: HashMap::new(),
+        }
     }
 
     /// How many sources there are.
@@ -78,6 +87,16 @@ impl Running {
     /// The right to ask for a refresh.
     pub(super) fn handle(&self) -> RefreshHandle {
         self.tools.refresh.clone()
+    }
+
+    /// The sources as they are configured.
+    pub(super) fn catalogue(&self) -> Catalogue {
+        self.catalogue.clone()
+    }
+
+    /// What all refreshers share.
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.tools.shared)
     }
 
     /// Takes the first sources in, with what the store held. Live records are served when this
@@ -156,6 +175,7 @@ impl Running {
 
     /// Lets readers and clients see the members, and nobody else.
     fn open(&mut self) {
+        self.catalogue.set(self.members.iter().map(|member| Arc::clone(&member.source)));
         self.roster.serve(self.members.iter().map(|member| member.slot.clone()));
         let lines = self.members.iter();
         self.switchboard

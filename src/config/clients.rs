@@ -108,7 +108,7 @@ fn problem_of(name: &str) -> Option<&'static str> {
 }
 
 /// The source of this name, which must be one.
-fn known(
+pub(super) fn known(
     path: &str,
     name: &str,
     sources: &BTreeSet<String>,

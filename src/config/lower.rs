@@ -1,11 +1,9 @@
 //! From what was written to what it means: defaults, ranges, cross-checks. Collects every mistake
 //! and goes on with the default in its place, so that an operator sees them all at once.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -45,8 +43,10 @@ pub(super) fn lower(
     let outbound = lowering.outbound(raw.outbound);
     let log = lowering.log(raw.log);
     let grace_period = lowering.duration("grace_period", raw.grace_period, Duration::from_secs(10));
+    let metrics = lowering.metrics(raw.metrics, &http, resp.as_ref());
     let names = raw.token_sources.0.iter().map(|(name, _)| name.clone()).collect();
     let sources = lower_sources(raw.token_sources, &defaults, &mut lowering);
+    let ready = lowering.ready(raw.ready, &names);
     let clients = {
         let password = resp.as_ref().and_then(|resp| resp.password.as_ref());
         let taken = [("resp.password", password), ("request_secret", request_secret.as_ref())];
@@ -61,6 +61,8 @@ pub(super) fn lower(
         clients,
         outbound,
         log,
+        ready,
+        metrics,
         grace_period,
         sources: sources?,
         advice: lowering.advice,
@@ -141,7 +143,7 @@ impl Lowering<'_> {
     }
 
     /// A text that `read` makes something of; the default where it is not set or wrong.
-    fn read<T>(
+    pub(super) fn read<T>(
         &mut self,
         path: &str,
         setting: Option<Setting>,
@@ -275,39 +277,6 @@ impl Lowering<'_> {
                 default
             }
         }
-    }
-
-    pub(super) fn address(
-        &mut self,
-        path: &str,
-        setting: Option<Setting>,
-        default: SocketAddr,
-    ) -> SocketAddr {
-        self.read(path, setting, default, |text| {
-            text.parse().map_err(|_| {
-                format!(
-                    "{text:?} is no address; write one such as \"{default}\" or \"[::1]:{}\"",
-                    default.port()
-                )
-            })
-        })
-    }
-
-    /// A list of addresses and networks; `None` if it is not set.
-    pub(super) fn networks(&mut self, path: &str, setting: Option<Setting>) -> Option<Vec<IpNet>> {
-        let items = self.list(path, setting, "a list such as [\"10.0.0.0/8\", \"192.0.2.7\"]")?;
-        let mut networks = Vec::with_capacity(items.len());
-        for (path, item) in items {
-            let Some(text) = self.text(&path, Some(item)) else { continue };
-            match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-                Ok(network) => networks.push(network.trunc()),
-                Err(_) => self.mistake(
-                    path,
-                    format!("{:?} is no network; write one such as \"10.0.0.0/8\", \"192.0.2.7\" or \"fd00::/8\"", text.as_str()),
-                ),
-            }
-        }
-        Some(networks)
     }
 
     /// A path, relative to the directory of the config file.

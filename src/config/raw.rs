@@ -34,6 +34,8 @@ group! {
         refresh: RawRefresh,
         outbound: RawOutbound,
         log: RawLog,
+        ready: RawReady,
+        metrics: RawMetrics,
         grace_period: Option<Setting>,
         token_sources: Table<RawSource>,
     }
@@ -125,6 +127,22 @@ group! {
 }
 
 group! {
+    /// `ready`
+    RawReady {
+        sources: Option<Setting>,
+        life: Option<Setting>,
+    }
+}
+
+group! {
+    /// `metrics`
+    RawMetrics {
+        bind: Option<Setting>,
+        public: Option<Setting>,
+    }
+}
+
+group! {
     /// One of `token_sources`.
     RawSource {
         url: Option<Setting>,
@@ -178,7 +196,7 @@ group! {
 pub(super) const STICKY_NAMES: &[&str] = &["window"];
 
 /// The names of the settings, group by group.
-pub(super) fn groups() -> [&'static [&'static str]; 13] {
+pub(super) fn groups() -> [&'static [&'static str]; 15] {
     [
         RawConfig::NAMES,
         RawHttp::NAMES,
@@ -189,6 +207,8 @@ pub(super) fn groups() -> [&'static [&'static str]; 13] {
         RawRefresh::NAMES,
         RawOutbound::NAMES,
         RawLog::NAMES,
+        RawReady::NAMES,
+        RawMetrics::NAMES,
         RawSource::NAMES,
         RawBasic::NAMES,
         RawSuccess::NAMES,
@@ -250,6 +270,8 @@ fn unknown(path: &str) -> Mistake {
         "refresh" => RawRefresh::NAMES,
         "outbound" => RawOutbound::NAMES,
         "log" => RawLog::NAMES,
+        "ready" => RawReady::NAMES,
+        "metrics" => RawMetrics::NAMES,
         _ if group.starts_with("clients.") => RawClient::NAMES,
         // Below a source; its name may hold dots, so only the end of the path tells.
         _ if group.ends_with(".basic") => RawBasic::NAMES,

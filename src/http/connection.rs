@@ -169,7 +169,11 @@ pub(super) fn service(
 > + Clone {
     let trusts =
         site.trusted_proxies.iter().any(|proxies| proxies.contains(&peer.ip().to_canonical()));
-    let routes = TowerToHyperService::new(warp::service(routes(Arc::clone(&site), peer)));
+    let routes = TowerToHyperService::new(warp::service(routes(
+        Arc::clone(&site),
+        peer,
+        Arc::clone(&progress),
+    )));
     service_fn(move |mut request: Request<Incoming>| {
         progress.step(Phase::Handler);
         prepare(&mut request, peer, &site, trusts);

@@ -16,15 +16,19 @@ use warp::http::Request;
 
 use crate::access::Access;
 use crate::clock::{Clock, Now, SharedClock};
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, ReadyConfig};
+use crate::http::Door;
 use crate::http::connection::prepare;
 use crate::http::handlers::Site;
-use crate::http::progress::MAX_HEAD_BYTES;
+use crate::http::places::Places;
+use crate::http::progress::{MAX_HEAD_BYTES, Progress};
 use crate::http::query::Asked;
 use crate::http::routes::routes;
 use crate::log_budget::LogBudget;
 use crate::refresh::{RefreshError, queue};
+use crate::shutdown::Drain;
 use crate::snapshot::{Published, snapshot};
+use crate::status::Status;
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
 /// Where a query ends and a form begins.
@@ -142,18 +146,28 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
         addresses: Some(vec![IpNet::from(peer.ip())]),
     };
     let access = Access::new(Secret::new(secret), None, vec![shop], Arc::clone(&clock));
+    let access = Arc::new(access);
+    let drain = Drain::new();
     let site = Arc::new(Site {
+        status: Status::apart(Vec::new(), &reader, &access, &clock),
         reader,
         refresh,
         clock,
-        access: Arc::new(access),
+        access,
         secret_parameter: true,
         trusted_proxies: trusts.then(|| IpNet::from(peer.ip())).into_iter().collect(),
         body_timeout: Duration::from_secs(10),
         tls: None,
         tls_hellos: LogBudget::default(),
+        ready: ReadyConfig { sources: None, life: Duration::ZERO },
+        door: Door::Main,
+        waits: Places::new(2, 1),
+        streams: Places::new(2, 1),
+        drain: drain.clone(),
     });
-    let routes = TowerToHyperService::new(warp::service(routes(Arc::clone(&site), peer)));
+    let progress = Arc::new(Progress::default());
+    let routes = routes(Arc::clone(&site), peer, progress);
+    let routes = TowerToHyperService::new(warp::service(routes));
     let service = service_fn(move |mut request: Request<Incoming>| {
         prepare(&mut request, peer, &site, trusts);
         routes.call(request)
@@ -171,6 +185,9 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
         // An error: the server has hung up.
         let _ = writing.write_all(bytes).await;
         let _ = writing.shutdown().await;
+        // After the longest wait, and a few words of a stream, which ends with the server alone.
+        tokio::time::sleep(Duration::from_secs(90)).await;
+        drain.begin();
     };
     let mut said = Vec::new();
     let (_, read) = tokio::join!(send, reading.read_to_end(&mut said));
@@ -179,22 +196,36 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
     said
 }
 
-/// Every answer has one of our statuses, and says how long it is.
+/// The statuses that answers may have; 505 and the like are hyper's own.
+const STATUSES: &[&str] = &[
+    "100", "200", "204", "304", "400", "401", "403", "404", "405", "408", "409", "413", "414",
+    "415", "429", "431", "502", "503", "505",
+];
+
+/// The last part of an answer that is sent in parts.
+const LAST_PART: &[u8] = b"0\r\n\r\n";
+
+/// Every answer has one of our statuses, and says where it ends.
 fn check(mut answers: &[u8]) {
     while !answers.is_empty() {
         let head_end = answers.windows(4).position(|end| end == b"\r\n\r\n");
         let (head, rest) = answers.split_at(head_end.expect("an answer has a whole head") + 4);
-        let head = std::str::from_utf8(head).expect("a head of ours is text");
+        let head = std::str::from_utf8(head).expect("a head of ours is text").to_ascii_lowercase();
         let status = head.split(' ').nth(1).expect("a status");
-        assert!(
-            ["200", "400", "404", "405", "408", "413", "414", "429", "431", "100", "505"]
-                .contains(&status),
-            "{head}"
-        );
-        let length = head.to_ascii_lowercase().lines().find_map(|line| {
+        assert!(STATUSES.contains(&status), "{head}");
+        let length = head.lines().find_map(|line| {
             line.strip_prefix("content-length: ").map(|length| length.parse::<usize>())
         });
-        let length = length.map_or(0, |length| length.expect("a length is a number"));
+        let length = match length {
+            Some(length) => length.expect("a length is a number"),
+            None if head.contains("transfer-encoding: chunked") => {
+                let last = rest.windows(LAST_PART.len()).position(|part| part == LAST_PART);
+                last.map_or(0, |at| at + LAST_PART.len())
+            }
+            // It ends with the connection: HTTP/1.0 knows no parts.
+            None if head.contains("text/event-stream") => rest.len(),
+            None => 0,
+        };
         // An answer to HEAD has a length and no body.
         answers = if rest.starts_with(b"HTTP/1.") { rest } else { &rest[length.min(rest.len())..] };
     }

@@ -9,11 +9,16 @@ use ipnet::IpNet;
 
 use crate::access::{Access, Manner, SLOWNESS, User, Via};
 use crate::clock::SharedClock;
+use crate::config::ReadyConfig;
 use crate::log_budget::LogBudget;
 use crate::refresh::{RefreshError, RefreshHandle, Refused, Wish};
+use crate::shutdown::Drain;
 use crate::snapshot::Reader;
+use crate::status::Status;
 use crate::tls::Tls;
 
+use super::Door;
+use super::places::Places;
 use super::query::Asked;
 use super::reply::{RefreshAnswer, TokenAnswer, TokenJson, Unserved};
 
@@ -24,15 +29,26 @@ pub(super) struct Site {
     pub(super) refresh: RefreshHandle,
     pub(super) clock: SharedClock,
     pub(super) access: Arc<Access>,
+    pub(super) status: Status,
     /// Whether a key may stand in the parameter `secret`.
     pub(super) secret_parameter: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub(super) trusted_proxies: Vec<IpNet>,
-    /// How long a request's body may take, all in all.
+    /// How long a request's body may take, all in all; and how long a connection may stand still.
     pub(super) body_timeout: Duration,
     pub(super) tls: Option<Tls>,
     /// Of clients that speak TLS where it is not spoken.
     pub(super) tls_hellos: LogBudget,
+    /// What must be there for the server to be ready.
+    pub(super) ready: ReadyConfig,
+    /// What is served here.
+    pub(super) door: Door,
+    /// Places for those who wait for a token.
+    pub(super) waits: Arc<Places>,
+    /// Places for those who are told what happens.
+    pub(super) streams: Arc<Places>,
+    /// Ends both.
+    pub(super) drain: Drain,
 }
 
 /// Somebody who asks.
@@ -91,7 +107,7 @@ fn token_of(site: &Site, visitor: Visitor<'_>, asked: &Asked<'_>) -> Result<Toke
 }
 
 /// Why a client is refused a source.
-const NOT_ITS_SOURCE: &str = "the client may not have this source";
+pub(super) const NOT_ITS_SOURCE: &str = "the client may not have this source";
 
 /// The current token.
 ///

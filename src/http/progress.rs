@@ -44,6 +44,18 @@ pub(super) struct Progress {
     body_unread: AtomicBool,
     at_rest: AtomicBool,
     tls_hello: AtomicBool,
+    is_attended: AtomicBool,
+}
+
+/// While it is held, a client that hangs up, or closes its half, is taken for gone: whoever waits for
+/// something that may not come for long has nobody else to ask.
+#[derive(Debug)]
+pub(super) struct Attended(Arc<Progress>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.is_attended.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Progress {
@@ -72,6 +84,12 @@ impl Progress {
     /// writes the connection holds nothing but a part of a head.
     pub(super) fn is_at_rest(&self) -> bool {
         matches!(self.phase(), Phase::Head | Phase::Client) && self.at_rest.load(Ordering::Relaxed)
+    }
+
+    /// See [`Attended`].
+    pub(super) fn attend(self: &Arc<Progress>) -> Attended {
+        self.is_attended.store(true, Ordering::Relaxed);
+        Attended(Arc::clone(self))
     }
 
     /// Notes whether the request that was answered last had a body that was not read.
@@ -167,16 +185,7 @@ impl NotingStream {
     /// needs.
     pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let read = SCRATCH.with_borrow_mut(|scratch| {
-                let mut buffer = ReadBuf::new(scratch);
-                // An error is found again by who reads, as is the end.
-                let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-                let read = read.map(|_| buffer.filled().len());
-                self.rewound.reserve_exact(buffer.filled().len());
-                self.rewound.extend_from_slice(buffer.filled());
-                read
-            });
-            let read = ready!(read);
+            let read = ready!(self.poll_gather(cx));
             self.hear(self.rewound.first().copied());
             if self.wanted == 0 {
                 match head_length(&self.rewound, read) {
@@ -198,6 +207,33 @@ impl NotingStream {
                 _ => {}
             }
         }
+    }
+
+    /// Reads what has come, keeps it for who reads, in as much room as it needs, and says how many bytes
+    /// that were. None: the end or an error, which who reads will find again.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            Pin::new(&mut self.stream).poll_read(cx, &mut buffer).map(|_| {
+                self.rewound.reserve_exact(buffer.filled().len());
+                self.rewound.extend_from_slice(buffer.filled());
+                buffer.filled().len()
+            })
+        })
+    }
+
+    /// Whether the client has hung up, or closed its half. Read, and not peeked at: over TLS the end is
+    /// seen by who reads alone, and a next request may stand before it. One that sends more than a
+    /// head is not read on: it is there.
+    fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.rewound.len() < MAX_HEAD_BYTES {
+            match self.poll_gather(cx) {
+                Poll::Ready(0) => return true,
+                Poll::Ready(_) => {}
+                Poll::Pending => return false,
+            }
+        }
+        false
     }
 
     /// Notes that something has been read, which begins with this byte.
@@ -276,6 +312,11 @@ impl AsyncWrite for NotingStream {
         // hyper flushes when all that it had to write is written; so where it has found nothing to read
         // before, it is done.
         self.progress.at_rest.store(self.dry, Ordering::Relaxed);
+        // It also flushes each time that it has looked at everything, and reads nothing while an answer
+        // is in the making.
+        if self.progress.is_attended.load(Ordering::Relaxed) && self.has_left(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -9,15 +9,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use futures_util::Stream;
+use percent_encoding::percent_decode_str;
 use warp::http::Method;
 use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Buf, Filter, Rejection};
 
-use super::form;
 use super::handlers::{Site, Visitor, force_refresh, token};
+use super::progress::Progress;
 use super::query::Asked;
 use super::reply::{self, Unserved};
+use super::v1::{self, ApiError, Resource};
+use super::{Door, form, health, metrics};
 use crate::token::Secret;
 
 /// One path that is served.
@@ -29,6 +32,8 @@ pub struct Route {
     pub methods: &'static str,
     /// What it does, for the documentation.
     pub summary: &'static str,
+    /// The statuses that it is answered with.
+    pub statuses: &'static [u16],
     endpoint: Endpoint,
 }
 
@@ -37,7 +42,15 @@ enum Endpoint {
     Banner,
     Token,
     ForceRefresh,
+    V1(Resource),
+    OpenApi,
+    Health,
+    Ready,
+    Metrics,
 }
+
+/// Stands for the name of a source in a path.
+const NAME: &str = "{name}";
 
 /// Every path that is served, the most frequent first.
 pub static ROUTES: &[Route] = &[
@@ -45,6 +58,7 @@ pub static ROUTES: &[Route] = &[
         path: "/wechat/token",
         methods: "GET, HEAD",
         summary: "the current token of a source",
+        statuses: &[200, 429],
         endpoint: Endpoint::Token,
     },
     Route {
@@ -52,14 +66,100 @@ pub static ROUTES: &[Route] = &[
         // No HEAD: it must be safe, and this spends the account's quota.
         methods: "GET, POST",
         summary: "a token newer than the current one",
+        statuses: &[200, 400, 408, 413, 429],
         endpoint: Endpoint::ForceRefresh,
     },
-    Route { path: "/", methods: "GET, HEAD", summary: "a greeting", endpoint: Endpoint::Banner },
+    Route {
+        path: "/",
+        methods: "GET, HEAD",
+        summary: "a greeting",
+        statuses: &[200],
+        endpoint: Endpoint::Banner,
+    },
+    Route {
+        path: "/v1/tokens",
+        methods: "GET, HEAD",
+        summary: "the sources that the client may see, without their values",
+        statuses: &[200, 401, 429],
+        endpoint: Endpoint::V1(Resource::Tokens),
+    },
+    Route {
+        path: "/v1/tokens/{name}",
+        methods: "GET, HEAD",
+        summary: "the current token of a source, at once or as soon as it is another",
+        statuses: &[200, 204, 304, 400, 401, 404, 429, 503],
+        endpoint: Endpoint::V1(Resource::Token),
+    },
+    Route {
+        path: "/v1/tokens/{name}/refresh",
+        methods: "POST",
+        summary: "another token than the one that was refused",
+        statuses: &[200, 400, 401, 403, 404, 408, 409, 413, 415, 429, 502, 503],
+        endpoint: Endpoint::V1(Resource::Refresh),
+    },
+    Route {
+        path: "/v1/status",
+        methods: "GET, HEAD",
+        summary: "how the server and its sources are",
+        statuses: &[200, 401, 404, 429],
+        endpoint: Endpoint::V1(Resource::Status),
+    },
+    Route {
+        path: "/v1/events",
+        methods: "GET",
+        summary: "what happens to the sources, as it happens",
+        statuses: &[200, 401, 429],
+        endpoint: Endpoint::V1(Resource::Events),
+    },
+    Route {
+        path: "/v1/openapi.json",
+        methods: "GET, HEAD",
+        summary: "this interface as an OpenAPI document",
+        statuses: &[200],
+        endpoint: Endpoint::OpenApi,
+    },
+    Route {
+        path: "/healthz",
+        methods: "GET, HEAD",
+        summary: "whether the server serves",
+        statuses: &[200],
+        endpoint: Endpoint::Health,
+    },
+    Route {
+        path: "/readyz",
+        methods: "GET, HEAD",
+        summary: "whether the tokens that are needed are there",
+        statuses: &[200, 401, 429, 503],
+        endpoint: Endpoint::Ready,
+    },
+    Route {
+        path: "/metrics",
+        methods: "GET, HEAD",
+        summary: "the server in numbers, for Prometheus",
+        statuses: &[200, 401, 429],
+        endpoint: Endpoint::Metrics,
+    },
 ];
+
+/// The row of a path, and the name of a source where the path has one, as it was sent.
+fn find(path: &str) -> Option<(&'static Route, &str)> {
+    ROUTES.iter().find_map(|route| {
+        let Some((before, after)) = route.path.split_once(NAME) else {
+            return (route.path == path).then_some((route, ""));
+        };
+        let name = path.strip_prefix(before)?.strip_suffix(after)?;
+        (!name.is_empty() && !name.contains('/')).then_some((route, name))
+    })
+}
 
 impl Route {
     fn allows(&self, method: &Method) -> bool {
         self.methods.split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// Whether it tells how the server is, and nothing that only clients may know.
+    fn tells_how_it_is(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Health | Endpoint::Ready | Endpoint::Metrics)
     }
 }
 
@@ -67,15 +167,17 @@ impl Route {
 pub(super) fn routes(
     site: Arc<Site>,
     peer: SocketAddr,
+    progress: Arc<Progress>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + Send + Sync + 'static {
     // Cloned for each request, so each connection has a count of its own: one count for all would
     // travel between the processors' caches.
-    let visit = Arc::new((site, peer));
+    let visit = Arc::new((site, peer, progress));
     warp::method()
         .and(warp::path::full())
         .and(query())
         .and(bearer())
         .and(warp::ext::optional())
+        .and(if_none_match())
         .and(body_format())
         .and(warp::body::stream())
         .then(
@@ -84,18 +186,21 @@ pub(super) fn routes(
                   query: String,
                   bearer,
                   forwarded,
+                  if_none_match: IfNoneMatch,
                   format,
                   body| {
                 let visit = Arc::clone(&visit);
                 async move {
-                    let (site, peer) = &*visit;
+                    let (site, peer, progress) = &*visit;
                     let (Bearer(key), forwarded): (Bearer, Option<ForwardedFor>) =
                         (bearer, forwarded);
                     let visitor = Visitor {
                         address: forwarded.map_or_else(|| peer.ip(), |ForwardedFor(ip)| ip),
                         bearer: key.as_ref().map(|key| key.expose().as_bytes()),
                     };
-                    answer(site, visitor, &method, path.as_str(), &query, format, body)
+                    let query = &query;
+                    let request = Request { method, query, if_none_match, format, progress };
+                    answer(site, visitor, path.as_str(), request, body)
                         .await
                         .unwrap_or_else(Response::from)
                 }
@@ -107,25 +212,42 @@ pub(super) fn routes(
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ForwardedFor(pub(super) IpAddr);
 
-async fn answer(
-    site: &Site,
-    visitor: Visitor<'_>,
-    method: &Method,
-    path: &str,
-    query: &str,
+/// What a request says beside its path and its body.
+struct Request<'a> {
+    method: Method,
+    query: &'a str,
+    if_none_match: IfNoneMatch,
     format: BodyFormat,
+    progress: &'a Arc<Progress>,
+}
+
+async fn answer(
+    site: &Arc<Site>,
+    visitor: Visitor<'_>,
+    path: &str,
+    request: Request<'_>,
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Unserved> {
-    let route = ROUTES.iter().find(|route| route.path == path).ok_or(Unserved::NotFound)?;
-    if !route.allows(method) {
-        return Err(Unserved::Method(route.methods));
-    }
+    let Request { method, query, format, .. } = &request;
+    let found = find(path).filter(|(route, _)| site.door == Door::Main || route.tells_how_it_is());
+    let (route, name) = match found {
+        Some((route, name)) if route.allows(method) => (route, name),
+        found => {
+            let why =
+                found.map_or(Unserved::NotFound, |(route, _)| Unserved::Method(route.methods));
+            return if path.starts_with("/v1/") {
+                Ok(ApiError::from(why).into())
+            } else {
+                Err(why)
+            };
+        }
+    };
     match route.endpoint {
         Endpoint::Banner => Ok(reply::banner()),
         Endpoint::Token => {
             Ok(token(site, visitor, &Asked::of(query.as_bytes(), &[])).await?.into())
         }
-        // Boxed, so that the future of every other request is small.
+        // Boxed, here and below, so that the future of every other request is small.
         Endpoint::ForceRefresh => {
             Box::pin(async move {
                 let form = match format {
@@ -138,6 +260,25 @@ async fn answer(
                 Ok(force_refresh(site, visitor, &asked).await?.into())
             })
             .await
+        }
+        Endpoint::V1(resource) => Ok(Box::pin(async move {
+            let name = percent_decode_str(name).decode_utf8_lossy();
+            let Request { query, ref if_none_match, format, progress, .. } = request;
+            let if_none_match = if_none_match.0.as_deref();
+            let asked =
+                v1::Asked { site, visitor, query, name: &name, if_none_match, format, progress };
+            v1::answer(resource, asked, body).await.unwrap_or_else(Response::from)
+        })
+        .await),
+        Endpoint::OpenApi => Ok(health::openapi()),
+        Endpoint::Health => Ok(health::alive()),
+        Endpoint::Ready => {
+            let answer = Box::pin(health::ready(site, visitor)).await;
+            Ok(answer.unwrap_or_else(Response::from))
+        }
+        Endpoint::Metrics => {
+            let answer = Box::pin(metrics::metrics(site, visitor)).await;
+            Ok(answer.unwrap_or_else(Response::from))
         }
     }
 }
@@ -168,10 +309,28 @@ fn bearer() -> impl Filter<Extract = (Bearer,), Error = Infallible> + Copy {
         .or_else(|_| ready(Ok::<_, Infallible>((Bearer(None),))))
 }
 
+/// The tags of what a client has; most have none.
+struct IfNoneMatch(Option<Box<str>>);
+
+impl FromStr for IfNoneMatch {
+    type Err = Infallible;
+
+    fn from_str(tags: &str) -> Result<IfNoneMatch, Infallible> {
+        Ok(IfNoneMatch(Some(tags.into())))
+    }
+}
+
+fn if_none_match() -> impl Filter<Extract = (IfNoneMatch,), Error = Infallible> + Copy {
+    warp::header::optional("if-none-match")
+        .map(|tags: Option<IfNoneMatch>| tags.unwrap_or(IfNoneMatch(None)))
+        .or_else(|_| ready(Ok::<_, Infallible>((IfNoneMatch(None),))))
+}
+
 /// What a body holds, by its `Content-Type`.
 #[derive(Debug, Clone, Copy)]
-enum BodyFormat {
+pub(super) enum BodyFormat {
     Form,
+    Json,
     /// Not read, as in the original.
     Other,
 }
@@ -180,10 +339,16 @@ impl FromStr for BodyFormat {
     type Err = Infallible;
 
     fn from_str(content_type: &str) -> Result<BodyFormat, Infallible> {
-        let form = "application/x-www-form-urlencoded";
-        let is_form =
-            content_type.get(..form.len()).is_some_and(|start| start.eq_ignore_ascii_case(form));
-        Ok(if is_form { BodyFormat::Form } else { BodyFormat::Other })
+        let begins_with = |kind: &str| {
+            content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
+        };
+        Ok(if begins_with("application/x-www-form-urlencoded") {
+            BodyFormat::Form
+        } else if begins_with("application/json") {
+            BodyFormat::Json
+        } else {
+            BodyFormat::Other
+        })
     }
 }
 
@@ -204,7 +369,28 @@ mod tests {
         assert_eq!(paths.len(), ROUTES.len());
         for route in ROUTES {
             assert!(route.path.starts_with('/') && !route.summary.is_empty());
-            assert!(route.allows(&Method::GET) && !route.allows(&Method::DELETE));
+            assert!(route.statuses.contains(&200) && route.statuses.is_sorted());
+            assert!(!route.allows(&Method::DELETE));
+        }
+    }
+
+    #[test]
+    fn a_path_is_found_with_the_name_in_it() {
+        for (path, expected) in [
+            ("/wechat/token", Some(("/wechat/token", ""))),
+            ("/v1/tokens", Some(("/v1/tokens", ""))),
+            ("/v1/tokens/a.b:c", Some(("/v1/tokens/{name}", "a.b:c"))),
+            ("/v1/tokens/refresh", Some(("/v1/tokens/{name}", "refresh"))),
+            ("/v1/tokens/a/refresh", Some(("/v1/tokens/{name}/refresh", "a"))),
+            ("/v1/tokens/{name}", Some(("/v1/tokens/{name}", "{name}"))),
+            ("/v1/tokens/", None),
+            ("/v1/tokens//refresh", None),
+            ("/v1/tokens/a/b", None),
+            ("/v1/tokens/a/b/refresh", None),
+            ("/v1/tokens/a/", None),
+            ("/v1", None),
+        ] {
+            assert_eq!(find(path).map(|(route, name)| (route.path, name)), expected, "{path}");
         }
     }
 }

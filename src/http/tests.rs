@@ -8,8 +8,10 @@ mod drain;
 mod limits;
 mod logs;
 mod rest;
+mod v1;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,15 +19,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::access::Access;
+use crate::access::{Access, Via};
 use crate::clock::{Clock, Now, SharedClock, SystemClock};
-use crate::config::{ClientConfig, HttpConfig};
+use crate::config::{self, ClientConfig, Environment, HttpConfig, ReadyConfig};
 use crate::refresh::{RequestQueue, queue};
 use crate::shutdown::Drain;
-use crate::snapshot::{Published, Publisher, snapshot};
+use crate::snapshot::{Published, Publisher, Reader, snapshot};
+use crate::status::Status;
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
-use super::{HttpParts, serve};
+use super::{Door, HttpParts, serve};
 
 /// The sources of every test.
 const NAMES: [&str; 4] = ["access_token", "ticket", "公众号", "ended"];
@@ -102,7 +105,20 @@ fn parts(clock: SharedClock) -> (HttpParts, Vec<Publisher>, Vec<RequestQueue>) {
         named("far", "far-key", &["ticket"], &["203.0.113.0/24"]),
     ];
     let access = Access::new(Secret::new(KEY), None, clients, Arc::clone(&clock));
-    (HttpParts { reader, refresh, clock, access: Arc::new(access), tls: None }, publishers, queues)
+    let access = Arc::new(access);
+    let status = status(&reader, &access, &clock);
+    let ready = ReadyConfig { sources: None, life: Duration::ZERO };
+    let door = Door::Main;
+    let parts = HttpParts { reader, refresh, clock, access, tls: None, status, ready, door };
+    (parts, publishers, queues)
+}
+
+/// What the server knows of itself, where nothing is configured beside the names.
+fn status(reader: &Reader, access: &Arc<Access>, clock: &SharedClock) -> Status {
+    let urls = NAMES.map(|name| format!(r#""{name}": (url: "https://h/cgi-bin/token")"#));
+    let text = format!("(token_sources: {{{}}})", urls.join(", "));
+    let config = config::parse(&text, Path::new("c.ron"), &Environment::default()).unwrap();
+    Status::apart(config.sources, reader, access, clock)
 }
 
 struct TestServer {
@@ -111,6 +127,7 @@ struct TestServer {
     serving: JoinHandle<()>,
     publishers: Vec<Publisher>,
     queues: Vec<RequestQueue>,
+    status: Status,
 }
 
 impl TestServer {
@@ -118,9 +135,9 @@ impl TestServer {
         let listener = TcpListener::bind(config.bind).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (parts, publishers, queues) = parts(clock);
-        let drain = Drain::new();
+        let (drain, status) = (Drain::new(), parts.status.clone());
         let serving = tokio::spawn(serve(listener, config, parts, drain.clone()));
-        TestServer { address, drain, serving, publishers, queues }
+        TestServer { address, drain, serving, publishers, queues, status }
     }
 
     /// One whose timeouts never come, on the still clock.
@@ -181,19 +198,33 @@ impl Client {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// One answer of a connection that stays open.
-    async fn answer(&mut self) -> Answer {
-        let mut text = String::new();
-        loop {
+    /// What comes, up to and with this end.
+    async fn until(&mut self, end: &str) -> String {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(end.as_bytes()) {
             let mut byte = [0];
             let read = self.0.read_exact(&mut byte);
             tokio::time::timeout(PATIENCE, read).await.expect("the server answers").unwrap();
-            text.push(char::from(byte[0]));
-            if text.ends_with("\r\n\r\n") {
-                break;
-            }
+            bytes.push(byte[0]);
         }
-        let mut answer = Answer::parse(&text);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// The head of an answer.
+    async fn head(&mut self) -> Answer {
+        Answer::parse(&self.until("\r\n\r\n").await)
+    }
+
+    /// The next event of a stream that comes in chunks, one for each.
+    async fn event(&mut self) -> String {
+        self.until("\r\n").await;
+        let chunk = self.until("\r\n").await;
+        chunk.trim_end().to_owned()
+    }
+
+    /// One answer of a connection that stays open.
+    async fn answer(&mut self) -> Answer {
+        let mut answer = self.head().await;
         let mut body = vec![0; answer.header("content-length").unwrap().parse().unwrap()];
         self.0.read_exact(&mut body).await.unwrap();
         answer.body = String::from_utf8(body).unwrap();

@@ -17,10 +17,11 @@ use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, Wish};
 use crate::refresh::ledger::{Admitted, Denied, Ledger, Purpose};
 use crate::refresh::line::RequestQueue;
 use crate::refresh::machine::{Effect, Event, MAX_WAITERS, Machine, WaiterId};
+use crate::refresh::meters::Meters;
 use crate::refresh::places::Places;
 use crate::refresh::report::{self, Report};
 use crate::shutdown::Drain;
-use crate::snapshot::{Changes, Published, Publisher, Reader, Trouble};
+use crate::snapshot::{Changes, Published, Publisher, Reader};
 use crate::source::{Dependencies, FetchError, FetchRequest, Upstream};
 use crate::store::{RecordStore, StoreError};
 use crate::token::{Generation, SourceName, TokenRecord};
@@ -42,6 +43,7 @@ const RESTART_WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 #[derive(Debug)]
 pub struct Shared {
     ledger: Mutex<Ledger>,
+    meters: Meters,
     places: Places,
 }
 
@@ -53,8 +55,19 @@ impl Shared {
     ) -> Arc<Shared> {
         Arc::new(Shared {
             ledger: Mutex::new(Ledger::restore(calls, marks)),
+            meters: Meters::default(),
             places: Places::new(),
         })
+    }
+
+    /// The calls of an account today.
+    pub fn calls(&self, account: &Account, now: Now) -> Calls {
+        self.ledger().calls(account, now.wall)
+    }
+
+    /// What the refreshers have counted and timed.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -223,6 +236,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 return;
             }
             let now = self.tools.clock.now();
+            self.publisher.note_next_renewal(self.machine.next_renewal(now));
             // From the absolute instant, each time: a stream of requests does not move it.
             let wake = self.machine.wake_at(now).saturating_sub(now.mono);
             // In this order: no stream of requests keeps the rest waiting, and a run can be repeated.
@@ -233,6 +247,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                     self.work = None;
                     if self.entered && matches!(&event, Event::Fetched(Err(error)) if !error.was_sent()) {
                         self.ledger().take_back(&self.source.account, self.tools.clock.now().wall);
+                    }
+                    if let Event::Stored(outcome) = &event {
+                        self.publisher.note_on_disk(outcome.is_ok());
                     }
                     settled = self.source.policy.outcome_matters() && matches!(event, Event::Fetched(Err(_)));
                     event
@@ -278,9 +295,14 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         report::log(&self.source.name, report);
         match report {
             Report::Failed { error, .. } => {
-                self.publisher.note(Some(Trouble { at: now.wall, what: error.to_string().into() }))
+                let trouble = report::trouble(error, now);
+                if trouble.is_failure {
+                    self.tools.shared.meters.count_failure(&trouble);
+                }
+                self.publisher.note_failure(trouble);
             }
-            Report::Renewed { .. } => self.publisher.note(None),
+            Report::Foreign { .. } => self.tools.shared.meters.count_foreign(),
+            Report::Renewed { .. } => self.publisher.note_success(now.wall),
             _ => {}
         }
     }
@@ -309,7 +331,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let request = FetchRequest { dependencies, captured, force };
         let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
         let (store, shared) = (self.tools.store.clone(), Arc::clone(&self.tools.shared));
-        let calls = admitted.calls;
+        let (calls, clock) = (admitted.calls, Arc::clone(&self.tools.clock));
         let host = shared.places.of(&source);
         async move {
             let _turn = host.turn().await;
@@ -325,8 +347,10 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             let exchange = upstream.fetch(&source, &request).boxed();
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
-            let fetch = tokio::time::timeout(limit, exchange);
-            Event::Fetched(fetch.await.unwrap_or(Err(FetchError::TimedOut)))
+            let (sent, fetch) = (clock.now(), tokio::time::timeout(limit, exchange));
+            let fetched = fetch.await.unwrap_or(Err(FetchError::TimedOut));
+            shared.meters.upstream.note(clock.now().mono.saturating_sub(sent.mono));
+            Event::Fetched(fetched)
         }
         .boxed()
     }
@@ -359,10 +383,13 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 
     fn store(&self, published: Arc<Published>) -> BoxFuture<'static, Event> {
         let (store, name) = (self.tools.store.clone(), self.source.name.clone());
+        let (shared, clock) = (Arc::clone(&self.tools.shared), Arc::clone(&self.tools.clock));
         async move {
+            let begun = clock.now();
             let write = store.put(&name, &published.record);
             let slow = || Err(StoreError(format!("the disk takes more than {STORE_PATIENCE:?}")));
             let outcome = tokio::time::timeout(STORE_PATIENCE, write).await;
+            shared.meters.store.note(clock.now().mono.saturating_sub(begun.mono));
             Event::Stored(outcome.unwrap_or_else(|_| slow()))
         }
         .boxed()

@@ -255,6 +255,13 @@ impl Machine {
         }
     }
 
+    /// The wall-clock instant of the next attempt that nobody asks for, as things are; `None` while
+    /// something is under way.
+    pub fn next_renewal(&self, now: Now) -> Option<SystemTime> {
+        let is_idle = matches!(self.phase, Phase::Idle) && !self.draining;
+        is_idle.then(|| now.wall + self.due_at(now).saturating_sub(now.mono))
+    }
+
     /// Whether the drain has been seen.
     pub fn is_draining(&self) -> bool {
         self.draining

@@ -1,9 +1,11 @@
 //! What an operator is told of a source, and how it is put in a log line. Never a value.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Now;
-use crate::source::FetchError;
+use crate::snapshot::{Remedy, Trouble};
+use crate::source::{FailureClass, FetchError};
 use crate::store::StoreError;
 use crate::token::{Generation, SourceName};
 
@@ -69,6 +71,21 @@ impl Report {
             Err(behind) => (behind.duration(), false),
         };
         (by > CLOCK_TOLERANCE).then_some(Report::ClockOff { by, ahead })
+    }
+}
+
+/// A failure as whoever asks may know it.
+pub(super) fn trouble(error: &FetchError, now: Now) -> Trouble {
+    let class = error.class();
+    let remedy = error.hint().map(|(en, zh)| Arc::new(Remedy { en, zh }));
+    Trouble {
+        at: now.wall,
+        what: error.to_string().into(),
+        class: class.as_str(),
+        code: error.code().map(Into::into),
+        remedy,
+        // Our own count refused a client's wish; what is due goes on.
+        is_failure: class != FailureClass::Reserved,
     }
 }
 

@@ -111,11 +111,56 @@ async fn listeners_are_told_of_everything_and_of_what_they_missed() {
 fn trouble_is_known_until_a_refresh_comes_off() {
     let (publishers, reader) = snapshot([SourceName::parse("t").unwrap()]);
     assert_eq!(reader.trouble("t"), None);
-    let trouble = Trouble { at: at(0).wall, what: "no".into() };
-    publishers[0].note(Some(trouble.clone()));
+    let trouble = trouble("transient");
+    publishers[0].note_failure(trouble.clone());
     assert_eq!(reader.trouble("t").as_deref(), Some(&trouble));
-    publishers[0].note(None);
+    publishers[0].note_success(at(1).wall);
     assert_eq!(reader.trouble("t"), None);
+    let condition = reader.slot("t").unwrap().condition();
+    assert_eq!(condition.trouble.as_deref(), Some(&trouble), "which it was is still known");
+}
+
+fn trouble(class: &'static str) -> Trouble {
+    let what = "no".into();
+    Trouble { at: at(0).wall, what, class, code: None, remedy: None, is_failure: true }
+}
+
+#[tokio::test]
+async fn onlookers_are_told_once_of_each_change() {
+    let source = SourceName::parse("t").unwrap();
+    let (publishers, reader) = snapshot([source.clone()]);
+    let (mut happenings, publisher) = (reader.happenings(), &publishers[0]);
+    let rotated = |generation| Happening::Rotated { source: source.clone(), generation };
+    let life = |generation| Published {
+        record: TokenRecord { generation, ..published(100, 10, None).record },
+        ..published(100, 10, None)
+    };
+    // More life of the same value is no rotation, and a failure once more is no news.
+    for generation in [1, 1, 2].map(Generation) {
+        publisher.publish(Arc::new(life(generation)));
+    }
+    let (one, other) = (trouble("transient"), trouble("unknown"));
+    for trouble in [&one, &one, &other] {
+        publisher.note_failure(trouble.clone());
+    }
+    publisher.note_success(at(1).wall);
+    publisher.note_success(at(2).wall);
+    let failing =
+        |trouble| Happening::Failing { source: source.clone(), trouble: Arc::new(trouble) };
+    for expected in [
+        rotated(Generation(1)),
+        rotated(Generation(2)),
+        failing(one),
+        failing(other),
+        Happening::Recovered { source: source.clone() },
+    ] {
+        assert_eq!(happenings.next().await, expected);
+    }
+    assert!(happenings.next().now_or_never().is_none());
+    for generation in 3..=4 + HAPPENINGS_KEPT as u64 {
+        publisher.publish(Arc::new(life(Generation(generation))));
+    }
+    assert_eq!(happenings.next().await, Happening::Everything, "it was too slow");
 }
 
 #[tokio::test]

@@ -30,6 +30,22 @@ pub enum FailureClass {
     DependencyAbsent,
 }
 
+impl FailureClass {
+    /// Its name in answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureClass::Transient => "transient",
+            FailureClass::Unknown => "unknown",
+            FailureClass::Throttled => "throttled",
+            FailureClass::QuotaSpent => "quota_spent",
+            FailureClass::Reserved => "reserved",
+            FailureClass::Misconfigured => "misconfigured",
+            FailureClass::DependencyInvalid => "dependency_invalid",
+            FailureClass::DependencyAbsent => "dependency_absent",
+        }
+    }
+}
+
 /// Why a fetch brought no token. `Display` is what a client is told; [`FetchError::for_log`] is
 /// what the log says. Neither holds a secret or the address of the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +217,22 @@ impl FetchError {
             FetchError::Refused(refusal) => &refusal.message,
             _ => "",
         }
+    }
+
+    /// The upstream's error code, as it is written. A text counts where it is known to be a code: else
+    /// nobody can say what an upstream has put there.
+    pub fn code(&self) -> Option<String> {
+        let FetchError::Refused(refusal) = self else { return None };
+        match &refusal.code {
+            Code::Number(code) => Some(code.to_string()),
+            Code::Text(code) => refusal.hint.map(|_| code.to_string()),
+        }
+    }
+
+    /// What to do about it, in English and in Chinese, where that is known.
+    pub fn hint(&self) -> Option<(String, String)> {
+        let FetchError::Refused(refusal) = self else { return None };
+        refusal.hint.map(|hint| (hint.en(refusal.address), hint.zh(refusal.address)))
     }
 
     /// What to do about it, in Chinese; `Display` says it in English. Empty where nothing is known.

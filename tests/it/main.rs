@@ -1,6 +1,7 @@
 //! The server as a whole: real sockets, a real store, the sandbox as the upstream.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod api;
 mod config;
 mod crash;
 #[cfg(feature = "interop")]

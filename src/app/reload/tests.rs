@@ -98,6 +98,8 @@ fn what_needs_a_restart_is_named() {
             r#"outbound: (ca_file: "Cargo.toml", proxy: "http://p:1"),"#,
             &["outbound.ca_file", "outbound.proxy"],
         ),
+        (r#"ready: (sources: ["other"], life: "1s"),"#, &["ready.sources", "ready.life"]),
+        (r#"metrics: (bind: "127.0.0.1:0", public: true),"#, &["metrics.bind", "metrics.public"]),
         (
             r#"log: (level: "debug", format: "json", dir: "logs", keep: 1),"#,
             &["log.level", "log.format", "log.dir", "log.keep"],

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::Limits;
 use super::super::connection::{Deadline, End, serve, service};
 use super::super::handlers::Site;
+use super::super::places::Places;
 use super::super::progress::{NotingStream, Progress};
 use super::*;
 use crate::log_budget::LogBudget;
@@ -18,17 +19,23 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
     let mut client = Client(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
     let (stream, peer) = listener.accept().await.unwrap();
     let (parts, ..) = parts(SystemClock::shared());
-    let HttpParts { reader, refresh, clock, access, tls } = parts;
+    let HttpParts { reader, refresh, clock, access, tls, status, ready, door } = parts;
     let site = Site {
         reader,
         refresh,
         clock: clock.clone(),
         access,
+        status,
         secret_parameter: true,
         trusted_proxies: Vec::new(),
         body_timeout: NEVER,
         tls,
         tls_hellos: LogBudget::default(),
+        ready,
+        door,
+        waits: Places::new(1, 1),
+        streams: Places::new(1, 1),
+        drain: Drain::new(),
     };
     let progress = Arc::new(Progress::default());
     let limits = Limits { header: NEVER, idle: NEVER };

@@ -26,6 +26,7 @@ use crate::resp::parse::Parser;
 use crate::resp::reply::{Protocol, Reply};
 use crate::resp::{Counters, Refusals, Shared, herald};
 use crate::snapshot::{Published, Publisher, Roster, Slot};
+use crate::status::Status;
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
 /// What separates the steps of a script. A step is one byte that says what happens, then bytes that the
@@ -242,13 +243,15 @@ impl World {
         roster.serve(slots_served(&slots, difference, 0));
         let (queues, refresh) = queue(NAMES.map(source));
         let (secret, own) = (Secret::new("n0b0dy-kn0ws-1t"), Arc::clone(&clock) as SharedClock);
-        let access = Access::new(secret, setup.password(), setup.clients(), own);
+        let access = Arc::new(Access::new(secret, setup.password(), setup.clients(), own));
+        let (reader, own) = (roster.reader(), Arc::clone(&clock) as SharedClock);
         let shared = Arc::new(Shared {
-            reader: roster.reader(),
+            status: Status::apart(Vec::new(), &reader, &access, &own),
+            reader,
             refresh,
             started: clock.now(),
             clock: Arc::clone(&clock) as SharedClock,
-            access: Arc::new(access),
+            access,
             writes: setup.writes(),
             notify: setup.notifies(),
             max_connections: 10,

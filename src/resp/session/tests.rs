@@ -21,6 +21,7 @@ use crate::resp::inline;
 use crate::resp::{RespParts, exempt, serve_but_for};
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, Roster, Slot};
+use crate::status::Status;
 use crate::tls::Tls;
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
@@ -144,14 +145,10 @@ impl Setup {
         let names = VALUES.map(|(name, ..)| SourceName::parse(name).unwrap());
         let (queues, refresh) = queue(names);
         let (secret, password) = (Secret::new("request-secret"), self.password.map(Secret::new));
-        let access = Access::new(secret, password, self.clients, Arc::clone(&clock));
-        let parts = RespParts {
-            reader,
-            refresh,
-            access: Arc::new(access),
-            clock: Arc::clone(&clock),
-            tls: self.tls,
-        };
+        let access = Arc::new(Access::new(secret, password, self.clients, Arc::clone(&clock)));
+        let status = Status::apart(Vec::new(), &reader, &access, &clock);
+        let (own, tls) = (Arc::clone(&clock), self.tls);
+        let parts = RespParts { reader, refresh, access, status, clock: own, tls };
         let exempt = if self.per_address.is_some() { Box::new(|_| false) } else { exempt() };
         let ended = tokio::spawn(serve_but_for(listener, config, parts, drain.clone(), exempt));
         Server { address, drain, ended, clock, roster, publishers, queues }

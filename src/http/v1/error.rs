@@ -1,0 +1,191 @@
+//! Why a request is not answered as it was meant: one shape for all of `/v1`, with a code for programs
+//! and words for people. Never a value, a key or an address of the upstream.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::Serialize;
+use warp::http::StatusCode;
+use warp::http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use warp::reply::Response;
+
+use crate::refresh::RefreshError;
+
+use super::super::reply::Unserved;
+use super::json;
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::http) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    /// Whole seconds after which it may be tried again.
+    retry_after: Option<u64>,
+    /// The value of a header that this status asks for.
+    header: Option<&'static str>,
+    /// Whether nothing can follow on this connection.
+    closes: bool,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: Words<'a>,
+}
+
+#[derive(Serialize)]
+struct Words<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+/// How long to stay away from a server that has no place to wait in, or is about to restart, in
+/// seconds.
+const SHORT_WAIT: u64 = 5;
+
+impl ApiError {
+    fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> ApiError {
+        let message = message.into();
+        ApiError { status, code, message, retry_after: None, header: None, closes: false }
+    }
+
+    fn again_in(self, seconds: u64) -> ApiError {
+        ApiError { retry_after: Some(seconds), ..self }
+    }
+
+    pub(super) fn bad_request(message: impl Into<Cow<'static, str>>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// RFC 6750, section 3.1: who shows no key is told no error.
+    pub(super) fn unauthorized(has_shown_a_key: bool) -> ApiError {
+        let header = if has_shown_a_key {
+            r#"Bearer realm="wechat-token-server", error="invalid_token""#
+        } else {
+            r#"Bearer realm="wechat-token-server""#
+        };
+        let message = "show a key that may be used from here: Authorization: Bearer KEY";
+        let error = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
+        ApiError { header: Some(header), ..error }
+    }
+
+    pub(super) fn too_many_wrong_keys() -> ApiError {
+        let message = "too many wrong keys came from this address";
+        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", message);
+        ApiError { closes: true, ..error.again_in(60) }
+    }
+
+    pub(super) fn not_found() -> ApiError {
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is no such thing, or not for you")
+    }
+
+    pub(super) fn no_token() -> ApiError {
+        let message = "the source has no live token now; GET /v1/status says why";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "no_token", message).again_in(SHORT_WAIT)
+    }
+
+    pub(super) fn too_many_waiting() -> ApiError {
+        let message = "too many requests wait already; end some, or ask without waiting";
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_waiting", message)
+            .again_in(SHORT_WAIT)
+    }
+
+    pub(super) fn may_not_force() -> ApiError {
+        let message = "force is for the request_secret alone";
+        ApiError::new(StatusCode::FORBIDDEN, "may_not_force", message)
+    }
+
+    pub(super) fn not_json() -> ApiError {
+        let message = "the body is to be JSON: Content-Type: application/json";
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message)
+    }
+}
+
+impl From<RefreshError> for ApiError {
+    fn from(error: RefreshError) -> ApiError {
+        let message = error.to_string();
+        let unavailable =
+            |code, message| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        match error {
+            RefreshError::UnknownSource => ApiError::not_found(),
+            RefreshError::Failed { wait, .. } => {
+                let error = ApiError::new(StatusCode::BAD_GATEWAY, "upstream", message);
+                ApiError { retry_after: wait.map(whole_seconds), ..error }
+            }
+            RefreshError::TooSoon { wait } => {
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "cooldown", message)
+                    .again_in(whole_seconds(wait))
+            }
+            RefreshError::Unchanged => {
+                ApiError::new(StatusCode::CONFLICT, "unchanged", message).again_in(SHORT_WAIT)
+            }
+            RefreshError::TooMany => unavailable("busy", message).again_in(SHORT_WAIT),
+            RefreshError::TimedOut => unavailable("timed_out", message).again_in(SHORT_WAIT),
+            RefreshError::Draining => unavailable("shutting_down", message).again_in(SHORT_WAIT),
+            RefreshError::Lost => unavailable("interrupted", message).again_in(SHORT_WAIT),
+        }
+    }
+}
+
+/// Rounded up: who waits that long has waited long enough.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+impl From<Unserved> for ApiError {
+    fn from(unserved: Unserved) -> ApiError {
+        let closing = |status, code, message: &'static str| {
+            let error = ApiError::new(status, code, message);
+            // The rest of the body is not read, so nothing can follow it.
+            ApiError { closes: true, ..error }
+        };
+        match unserved {
+            Unserved::NotFound => ApiError::not_found(),
+            Unserved::Method(allowed) => {
+                let message = format!("this path takes {allowed}");
+                let error =
+                    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+                ApiError { header: Some(allowed), ..error }
+            }
+            Unserved::BodyTooLarge => closing(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "the body is larger than 16 KiB",
+            ),
+            Unserved::BodyTimeout => {
+                closing(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took too long")
+            }
+            Unserved::BodyBroken => {
+                closing(StatusCode::BAD_REQUEST, "bad_request", "the body cannot be read")
+            }
+            Unserved::TooManyWrongKeys => ApiError::too_many_wrong_keys(),
+        }
+    }
+}
+
+impl From<ApiError> for Response {
+    fn from(error: ApiError) -> Response {
+        let ApiError { status, code, message, retry_after, header, closes } = error;
+        let mut answer = json(&Body { error: Words { code, message: &message, retry_after } });
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some(value) = header {
+            let is_method = status == StatusCode::METHOD_NOT_ALLOWED;
+            let name = if is_method { ALLOW } else { WWW_AUTHENTICATE };
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}
