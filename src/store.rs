@@ -1,17 +1,18 @@
-//! Keeps tokens over a restart. The only file that names sled.
+//! Keeps tokens over a restart: the store's thread, and what it is asked for.
 //!
 //! [`TokenStore::put`] is durable when it returns: on disk, not in some cache. All writes are made
 //! by one thread, which flushes once for however many are waiting. Where the disk refuses, `put`
 //! says so, and the next one tries from the start: the server runs on from memory meanwhile.
 
 mod calls;
+mod database;
 mod directory;
+mod failpoint;
 mod format;
+mod proof;
+mod watermark;
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,23 +22,16 @@ use crate::account::{Account, Calls, Unsettled};
 use crate::clock::SharedClock;
 use crate::token::{SourceName, TokenRecord};
 
-use directory::{DATABASE, LockError, private_dir};
+use database::Database;
+use directory::{Lock, LockError, private_dir};
 
 pub use directory::{Locked, request_secret, secret_path};
-
-/// Memory for sled's pages, in bytes. What is kept is read at a start only, and a write that has to
-/// read its page first finds it in the system's cache; a page in memory takes several times its bytes.
-const CACHE_BYTES: u64 = 512 * 1024;
 
 /// How many jobs may wait for the disk. Each source has one at most.
 const MAX_QUEUED: usize = 16 * 1024;
 
 /// How many writes share a flush at most, so that the first of a flood is not kept waiting.
 const MAX_BATCH: usize = 1024;
-
-/// A key that every database of ours has from its first moment on. It is no source's name. sled
-/// takes some damaged files for empty ones, without a word; then this key is missing.
-const MARKER: &[u8] = b"\0wechat-token-server";
 
 /// A write is not on disk; in the disk's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,13 +106,19 @@ pub fn open(
     patience: Duration,
     clock: &SharedClock,
 ) -> Result<(TokenStore, Restored, Closing), Locked> {
-    let mut disk = Disk { dir: dir.to_owned(), clock: clock.clone(), database: None, lock: None };
+    let mut disk = Disk {
+        dir: dir.to_owned(),
+        clock: clock.clone(),
+        database: None,
+        lock: None,
+        refused: false,
+    };
     if disk.lock(patience) == Err(LockError::Held) {
         return Err(Locked { dir: dir.to_owned() });
     }
-    let restored = disk
-        .open()
-        .unwrap_or_else(|error| Restored { memory_only: Some(error), ..Restored::default() });
+    let mut restored = Restored::default();
+    restored.memory_only = disk.open(&mut restored).err();
+    disk.refused = restored.memory_only.is_some();
     let (jobs, queue) = mpsc::channel(MAX_QUEUED);
     let thread = std::thread::Builder::new()
         .name("store".into())
@@ -174,7 +174,7 @@ impl TokenStore {
 
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
-        // In this order: where only the first is durable, a doubt is kept too long, and none is lost.
+        // Both or neither: a batch is one step.
         let record = (name.as_str().as_bytes().to_vec(), Some(format::encode(record)));
         self.write(vec![record, (calls::mark_key(name), None)]).await
     }
@@ -207,60 +207,40 @@ struct Disk {
     clock: SharedClock,
     // Before the lock, so that it is closed before another process is let in.
     database: Option<Database>,
-    lock: Option<File>,
-}
-
-struct Database {
-    tree: sled::Db,
-    /// sled's data file once more: sled 0.34 flushes with `sync_file_range`, which neither reaches
-    /// through a disk's cache nor writes the file's length.
-    file: File,
+    lock: Option<Lock>,
+    /// Whether the last write was refused.
+    refused: bool,
 }
 
 impl Disk {
     fn lock(&mut self, patience: Duration) -> Result<(), LockError> {
-        if self.lock.is_none() {
+        if self.lock.as_ref().is_none_or(|lock| !lock.is_in_place()) {
             self.lock = Some(directory::lock(&self.dir, patience, &self.clock)?);
         }
         Ok(())
     }
 
-    /// Opens the database and reads all that is whole.
-    fn open(&mut self) -> Result<Restored, StoreError> {
-        let path = self.dir.join(DATABASE);
+    /// Has the directory, and has it to itself.
+    fn take_dir(&mut self) -> Result<(), StoreError> {
         if let Err(error) = private_dir(&self.dir) {
             return Err(StoreError(format!("{}: {error}", self.dir.display())));
         }
-        if self.lock(Duration::ZERO).is_err() {
-            return Err(StoreError(format!("{} cannot be locked", self.dir.display())));
-        }
-        let database = match open_database(&path) {
-            Err(OpenError::Corrupt(what)) => {
-                self.move_aside(&path, &what)?;
-                open_database(&path)
-            }
-            outcome => outcome,
-        };
-        let database = database.map_err(|error| match error {
-            OpenError::Corrupt(what) | OpenError::Unusable(what) => {
-                StoreError(format!("{}: {what}", path.display()))
-            }
-        })?;
-        let restored = read_all(&database.tree)?;
-        self.database = Some(database);
-        Ok(restored)
+        self.lock(Duration::ZERO).map_err(|error| {
+            let dir = self.dir.display();
+            StoreError(match error {
+                LockError::Held => format!("another process has taken {dir}; stop it"),
+                LockError::Unusable => format!("{dir} cannot be locked"),
+            })
+        })
     }
 
-    /// A corrupt database is kept for whoever wants to look into it.
-    fn move_aside(&self, path: &Path, what: &str) -> Result<(), StoreError> {
-        let aside =
-            self.dir.join(format!("{DATABASE}.corrupt-{}", self.clock.now().unix_seconds()));
-        tracing::error!(
-            database = %path.display(), moved_to = %aside.display(), cause = what,
-            "the token database is corrupt; it is moved aside and every token is fetched anew"
-        );
-        fs::rename(path, &aside)
-            .map_err(|error| StoreError(format!("{} cannot be moved: {error}", path.display())))
+    /// Opens the database; all that is whole goes to `restored`, also where it cannot be written.
+    fn open(&mut self, restored: &mut Restored) -> Result<(), StoreError> {
+        self.take_dir()?;
+        let now = self.clock.now().unix_seconds();
+        let database = database::open(&self.dir, now, &mut |key, value| restored.note(key, value));
+        self.database = Some(database?);
+        Ok(())
     }
 
     /// Carries out what is asked for until every [`TokenStore`] is gone.
@@ -277,10 +257,6 @@ impl Disk {
                 next = if full { None } else { queue.try_recv().ok() };
             }
             let outcome = if writes.is_empty() { Ok(()) } else { self.write(&writes) };
-            if outcome.is_err() {
-                // sled refuses everything after its first failed write: start from the file.
-                self.database = None;
-            }
             // Whoever gave up waiting does not want to know, here and below.
             for write in writes.drain(..) {
                 let _ = write.done.send(outcome.clone());
@@ -293,130 +269,69 @@ impl Disk {
     }
 
     fn read(&mut self, name: &SourceName) -> Option<TokenRecord> {
-        let tree = &self.opened().ok()?.tree;
-        let bytes = contained(|| tree.get(name.as_str())).ok()??;
+        let bytes = self.opened().ok()?.get(name.as_str())?;
         decoded(name, &bytes)
     }
 
     /// The database, which is opened again if the disk refused before.
-    fn opened(&mut self) -> Result<&Database, StoreError> {
+    fn opened(&mut self) -> Result<&mut Database, StoreError> {
         if self.database.is_none() {
-            self.open()?;
+            self.open(&mut Restored::default())?;
         }
-        Ok(self.database.as_ref().expect("`open` has just succeeded"))
+        Ok(self.database.as_mut().expect("`open` has just succeeded"))
     }
 
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
-        let database = self.opened()?;
-        contained(|| {
-            for (key, bytes) in batch.iter().flat_map(|write| &write.changes) {
-                match bytes {
-                    Some(bytes) => database.tree.insert(key, bytes.as_slice())?,
-                    None => database.tree.remove(key)?,
-                };
+        let outcome = self.in_place().and_then(|()| {
+            let written = self.opened()?.write(batch.iter().flat_map(|write| &write.changes));
+            if written.is_err() {
+                // sled refuses everything after its first failed write: start from the file.
+                self.database = None;
             }
-            database.tree.flush()?;
-            database.file.sync_all()?;
-            Ok(())
-        })
-        .map_err(StoreError)
-    }
-}
-
-/// Why a database could not be opened.
-enum OpenError {
-    /// It is proven corrupt, in sled's words.
-    Corrupt(String),
-    /// The disk refuses: nothing is said about the database.
-    Unusable(String),
-}
-
-fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        // Every write is flushed by `put`; a thread that does it twice a second is not needed.
-        .flush_every_ms(None);
-    let was_there = fs::metadata(path.join("db")).is_ok_and(|file| file.len() > 0);
-    let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(tree)) => tree,
-        Ok(Err(error)) if is_corruption(&error) => {
-            return Err(OpenError::Corrupt(error.to_string()));
-        }
-        Ok(Err(error)) => return Err(OpenError::Unusable(error.to_string())),
-        // sled checks its own invariants by panicking, but panics on a full disk too: only where
-        // the disk takes writes is the database to blame.
-        Err(_) => {
-            return Err(match probe(path) {
-                Ok(()) => OpenError::Corrupt("reading it broke an invariant of sled".into()),
-                Err(error) => OpenError::Unusable(error.to_string()),
-            });
-        }
-    };
-    let marked = contained(|| tree.contains_key(MARKER)).map_err(OpenError::Corrupt)?;
-    if was_there && !marked {
-        return Err(OpenError::Corrupt("its content is gone".into()));
-    }
-    let finished = contained(|| {
-        let file = File::open(path.join("db"))?;
-        if !marked {
-            tree.insert(MARKER, b"1")?;
-            tree.flush()?;
-            file.sync_all()?;
-        }
-        // The names of the files must be on disk too, or a power cut leaves an empty directory.
-        for dir in [Some(path), path.parent()].into_iter().flatten() {
-            File::open(dir)?.sync_all()?;
-        }
-        Ok(file)
-    });
-    match finished {
-        Ok(file) => Ok(Database { tree, file }),
-        Err(error) => Err(OpenError::Unusable(error)),
-    }
-}
-
-/// Whether an error says that the files are not what sled wrote.
-fn is_corruption(error: &sled::Error) -> bool {
-    use io::ErrorKind::{InvalidData, UnexpectedEof};
-    match error {
-        sled::Error::Corruption { .. } => true,
-        // "Made by another version": none was ever used here, so its settings file is damaged.
-        sled::Error::Unsupported(_) => true,
-        sled::Error::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
-        _ => false,
-    }
-}
-
-/// Whether the disk takes as much as sled writes when it opens a database.
-fn probe(path: &Path) -> io::Result<()> {
-    let probe = path.with_extension("probe");
-    let written = File::create(&probe).and_then(|mut file| {
-        io::Write::write_all(&mut file, &vec![0; 1024 * 1024])?;
-        file.sync_all()
-    });
-    let _ = fs::remove_file(&probe);
-    written
-}
-
-/// Reads everything; what is broken is left out, loudly.
-fn read_all(tree: &sled::Db) -> Result<Restored, StoreError> {
-    contained(|| {
-        let mut restored = Restored::default();
-        for entry in tree.iter() {
-            let (key, value) = entry?;
-            if let Some(account) = calls::account(&key) {
-                // A count that is lost is begun anew.
-                restored.calls.extend(calls::decode(&value).map(|calls| (account, calls)));
-            } else if let Some(source) = calls::marked(&key) {
-                restored.marks.extend(calls::decode_mark(&value).map(|mark| (source, mark)));
-            } else if key != MARKER {
-                restored.records.extend(read_record(&key, &value));
+            written
+        });
+        match &outcome {
+            Err(error) if !self.refused => tracing::error!(
+                dir = %self.dir.display(), %error,
+                "the disk refuses the store: tokens are renewed and served from memory, and are written \
+                 when it takes them. Free space, or make it writable again; a restart is not needed"
+            ),
+            Ok(()) if self.refused => {
+                tracing::info!(dir = %self.dir.display(), "the disk takes the store's writes again");
             }
+            _ => {}
         }
-        Ok(restored)
-    })
-    .map_err(StoreError)
+        self.refused = outcome.is_err();
+        outcome
+    }
+
+    /// Sees to it that what is written is what the next start will read.
+    fn in_place(&mut self) -> Result<(), StoreError> {
+        let Some(database) = &self.database else { return Ok(()) };
+        if database.is_in_place() && self.lock.as_ref().is_some_and(Lock::is_in_place) {
+            return Ok(());
+        }
+        self.take_dir()?;
+        let now = self.clock.now().unix_seconds();
+        match &mut self.database {
+            Some(database) if !database.is_in_place() => database.put_back(&self.dir, now),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Restored {
+    /// Takes in an entry of the database; what is broken is left out, loudly.
+    fn note(&mut self, key: &[u8], value: &[u8]) {
+        if let Some(account) = calls::account(key) {
+            // A count that is lost is begun anew.
+            self.calls.extend(calls::decode(value).map(|calls| (account, calls)));
+        } else if let Some(source) = calls::marked(key) {
+            self.marks.extend(calls::decode_mark(value).map(|mark| (source, mark)));
+        } else {
+            self.records.extend(read_record(key, value));
+        }
+    }
 }
 
 fn read_record(key: &[u8], value: &[u8]) -> Option<(SourceName, TokenRecord)> {
@@ -438,14 +353,6 @@ fn decoded(name: &SourceName, bytes: &[u8]) -> Option<TokenRecord> {
             tracing::error!(source = %name, cause = %broken, "a stored record is broken and left out; the token is fetched anew");
             None
         }
-    }
-}
-
-/// Runs what calls sled, whose broken invariants are panics: here they are failures.
-fn contained<T>(run: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(outcome) => outcome.map_err(|error| error.to_string()),
-        Err(_) => Err("sled broke one of its invariants".into()),
     }
 }
 

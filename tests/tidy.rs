@@ -53,7 +53,7 @@ const ENGINE_FOR_LISTENERS: &[&str] = &[
 
 /// (foreign crate, the files that may name it).
 const FOREIGN: &[(&str, &[&str])] = &[
-    ("sled", &["store.rs"]),
+    ("sled", &["store/database.rs"]),
     ("bincode", &["store/format.rs"]),
     ("ron", &["config/raw.rs"]),
     ("reqwest", &["outbound.rs"]),

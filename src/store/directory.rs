@@ -4,10 +4,11 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::failpoint;
 use crate::clock::SharedClock;
 
 /// How often a locked directory is tried again.
@@ -17,6 +18,18 @@ const LOCK_FILE: &str = "lock";
 const SECRET_FILE: &str = "request_secret";
 /// The database's directory in the store's.
 pub(super) const DATABASE: &str = "tokens.sled";
+/// A fresh database that is to replace it. Complete once it has the file that proves it whole.
+pub(super) const FRESH: &str = "tokens.sled.new";
+/// The database that was replaced, until it is removed.
+const OLD: &str = "tokens.sled.old";
+/// What the names of damaged databases begin with.
+const ASIDE: &str = "tokens.sled.corrupt-";
+/// The file that proves the database whole.
+pub(super) const MARK_FILE: &str = "tokens.mark";
+
+/// How many damaged databases are kept for whoever wants to look into them: the newest ones. A disk that
+/// goes on to damage them must not be filled by it.
+const KEPT_ASIDE: usize = 3;
 
 /// Another process holds the directory, and held it all the time that was waited.
 #[derive(Debug)]
@@ -47,24 +60,59 @@ pub(super) enum LockError {
     Unusable,
 }
 
-/// Takes the directory for this process, so that two servers never share an account's tokens. It is
-/// let go of when the file is closed. Blocks, `patience` at most.
-pub(super) fn lock(dir: &Path, patience: Duration, clock: &SharedClock) -> Result<File, LockError> {
+/// Where an open file was, so that it can be told whether it still is.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Place {
+    /// Of a file that was opened by this path.
+    pub(super) fn of(path: &Path, file: &File) -> io::Result<Place> {
+        let metadata = file.metadata()?;
+        Ok(Place { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Whether the path still leads to the file.
+    pub(super) fn holds(&self) -> bool {
+        fs::metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    }
+}
+
+/// The directory is this process's until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+    place: Place,
+}
+
+impl Lock {
+    /// Whether another process would find the directory locked.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.place.holds()
+    }
+}
+
+/// Takes the directory for this process, so that two servers never share an account's tokens. Blocks,
+/// `patience` at most.
+pub(super) fn lock(dir: &Path, patience: Duration, clock: &SharedClock) -> Result<Lock, LockError> {
+    let path = dir.join(LOCK_FILE);
     let file = private_dir(dir)
         .and_then(|()| {
-            File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .mode(0o600)
-                .open(dir.join(LOCK_FILE))
+            File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)
         })
         .map_err(|_| LockError::Unusable)?;
     let start = clock.now();
     let mut told = false;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                let place = Place::of(&path, &file).map_err(|_| LockError::Unusable)?;
+                return Ok(Lock { _file: file, place });
+            }
             Err(fs::TryLockError::Error(_)) => return Err(LockError::Unusable),
             Err(fs::TryLockError::WouldBlock) => {}
         }
@@ -89,7 +137,7 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
     }
     let ours = |name: &std::ffi::OsStr| {
         let name = name.to_string_lossy();
-        [LOCK_FILE, DATABASE, SECRET_FILE].iter().any(|ours| name.starts_with(ours))
+        [LOCK_FILE, DATABASE, SECRET_FILE, MARK_FILE].iter().any(|ours| name.starts_with(ours))
     };
     let entries: Vec<fs::DirEntry> = fs::read_dir(dir)?.collect::<io::Result<_>>()?;
     if entries.iter().all(|entry| ours(&entry.file_name())) {
@@ -103,8 +151,76 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
     private_database(&dir.join(DATABASE))
 }
 
-fn private_database(path: &Path) -> io::Result<()> {
+/// Makes a database's folder.
+pub(super) fn private_database(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Has the names in a directory on disk.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes a directory with all it holds, if it is there.
+pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Puts the fresh database in the place of the one that is there, if one is: it is moved aside, under a
+/// name that ends in a number from `aside` on, or removed.
+pub(super) fn replace_database(dir: &Path, aside: Option<u64>) -> io::Result<()> {
+    let path = dir.join(DATABASE);
+    if path.symlink_metadata().is_ok() {
+        match aside {
+            Some(number) => {
+                let names = (number..).map(|number| dir.join(format!("{ASIDE}{number}")));
+                let mut free = names.skip_while(|path| path.symlink_metadata().is_ok());
+                let to = free.next().expect("the numbers do not end");
+                fs::rename(&path, &to)?;
+                tracing::error!(moved_to = %to.display(), "the old token database is kept here; it is not needed");
+            }
+            None => {
+                remove_dir(&dir.join(OLD))?;
+                fs::rename(&path, dir.join(OLD))?;
+            }
+        }
+    }
+    failpoint::reached("old database aside")?;
+    fs::rename(dir.join(FRESH), &path)?;
+    sync_dir(dir)?;
+    remove_dir(&dir.join(OLD))?;
+    forget_oldest(dir)
+}
+
+/// Ends a replacement that was cut short: a fresh database that is complete takes its place, where
+/// there is none; else it was not needed.
+pub(super) fn finish_replacement(
+    dir: &Path,
+    is_complete: &dyn Fn(&Path) -> bool,
+) -> io::Result<()> {
+    let (path, fresh) = (dir.join(DATABASE), dir.join(FRESH));
+    if !path.exists() && is_complete(&fresh) {
+        fs::rename(&fresh, &path)?;
+        sync_dir(dir)?;
+    }
+    remove_dir(&fresh)?;
+    remove_dir(&dir.join(OLD))
+}
+
+fn forget_oldest(dir: &Path) -> io::Result<()> {
+    let mut aside: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(ASIDE) {
+            aside.push(entry.path());
+        }
+    }
+    aside.sort();
+    let too_many = aside.len().saturating_sub(KEPT_ASIDE);
+    aside[..too_many].iter().try_for_each(|path| remove_dir(path))
 }
 
 /// Where a generated request secret is kept.

@@ -1,8 +1,10 @@
 //! The store on a real disk: what it keeps, what it survives.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
 
+use super::directory::DATABASE;
 use super::*;
 use crate::clock::SystemClock;
 use crate::token::{Generation, Secret, SourceIdentity};

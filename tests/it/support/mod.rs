@@ -99,7 +99,7 @@ pub(crate) async fn run(dir: &Path, upstream: SocketAddr, extra: &str) -> Runnin
 
 /// As [`run`], with a command that has been prepared.
 pub(crate) async fn run_with(
-    mut command: Command,
+    command: Command,
     dir: &Path,
     upstream: SocketAddr,
     extra: &str,
@@ -107,7 +107,20 @@ pub(crate) async fn run_with(
     let file = dir.join("config.ron");
     let extra = format!(r#"log: (format: "json"), {extra}"#);
     std::fs::write(&file, config_text(upstream, dir, &extra)).unwrap();
-    let mut child = command.arg("--config").arg(&file).spawn().unwrap();
+    serve(command, &file).await
+}
+
+/// Starts a command with a config that asks for JSON logs, and waits until it serves.
+pub(crate) async fn serve(mut command: Command, config: &Path) -> Running {
+    match try_serve(&mut command, config).await {
+        Ok(running) => running,
+        Err(log) => panic!("it ended instead of serving:\n{log}"),
+    }
+}
+
+/// As [`serve`]; the log of one that ends instead.
+pub(crate) async fn try_serve(command: &mut Command, config: &Path) -> Result<Running, String> {
+    let mut child = command.arg("--config").arg(config).spawn().unwrap();
     let log = Arc::new(Mutex::new(String::new()));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (ready, served) = tokio::sync::oneshot::channel();
@@ -128,8 +141,17 @@ pub(crate) async fn run_with(
         }
     });
     match soon("the server to serve", served).await {
-        Ok((http, resp)) => Running { http, resp, child, log },
-        Err(_) => panic!("it ended instead of serving:\n{}", log.lock().unwrap()),
+        Ok((http, resp)) => Ok(Running { http, resp, child, log }),
+        Err(_) => Err(log.lock().unwrap().clone()),
+    }
+}
+
+/// A number of the environment: how much of a test is run, or from which seed on.
+#[expect(clippy::disallowed_methods, reason = "a setting of a test, not of the program")]
+pub(crate) fn number(name: &str, otherwise: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => otherwise,
     }
 }
 
