@@ -22,7 +22,7 @@ use crate::account::{Account, Calls, Unsettled};
 use crate::clock::SharedClock;
 use crate::token::{SourceName, TokenRecord};
 
-use database::Database;
+use database::{Database, Visit};
 use directory::{Lock, LockError, private_dir};
 
 pub use directory::{Locked, request_secret, secret_path};
@@ -62,11 +62,14 @@ pub struct Restored {
 enum Job {
     Write(Write),
     Read { name: SourceName, found: oneshot::Sender<Option<TokenRecord>> },
+    Look(oneshot::Sender<bool>),
 }
 
 struct Write {
     /// Keys and what is to be there; `None` removes what is.
     changes: Vec<Change>,
+    /// Only where there is nothing yet.
+    if_missing: bool,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -106,18 +109,13 @@ pub fn open(
     patience: Duration,
     clock: &SharedClock,
 ) -> Result<(TokenStore, Restored, Closing), Locked> {
-    let mut disk = Disk {
-        dir: dir.to_owned(),
-        clock: clock.clone(),
-        database: None,
-        lock: None,
-        refused: false,
-    };
+    let mut disk = Disk::new(dir, clock);
     if disk.lock(patience) == Err(LockError::Held) {
         return Err(Locked { dir: dir.to_owned() });
     }
     let mut restored = Restored::default();
-    restored.memory_only = disk.open(&mut restored).err();
+    let opened = disk.open(Some(&mut |key, value| restored.note(key, value)));
+    restored.memory_only = opened.err();
     disk.refused = restored.memory_only.is_some();
     let (jobs, queue) = mpsc::channel(MAX_QUEUED);
     let thread = std::thread::Builder::new()
@@ -170,17 +168,38 @@ impl TokenStore {
         self.jobs.send(Job::Read { name: name.clone(), found }).await.ok()?;
         record.await.ok().flatten()
     }
+
+    /// Looks whether the store's files are still where they were, and writes them again if not. To be
+    /// called now and then: in an hour without a write nobody else would notice. Whether since the last
+    /// look something was given up that had been written: then it is to be put again, if missing.
+    pub async fn look(&self) -> bool {
+        let (gave_up, looked) = oneshot::channel();
+        self.jobs.send(Job::Look(gave_up)).await.is_ok() && looked.await.unwrap_or(false)
+    }
+
+    /// Writes the record of a source if there is none. It is durable when this returns.
+    ///
+    /// # Errors
+    /// It is not durable.
+    pub async fn put_missing(
+        &self,
+        name: &SourceName,
+        record: &TokenRecord,
+    ) -> Result<(), StoreError> {
+        let record = (name.as_str().as_bytes().to_vec(), Some(format::encode(record)));
+        self.write(vec![record], true).await
+    }
 }
 
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
         // Both or neither: a batch is one step.
         let record = (name.as_str().as_bytes().to_vec(), Some(format::encode(record)));
-        self.write(vec![record, (calls::mark_key(name), None)]).await
+        self.write(vec![record, (calls::mark_key(name), None)], false).await
     }
 
     async fn put_calls(&self, account: &Account, calls: Calls) -> Result<(), StoreError> {
-        self.write(vec![(calls::key(account), Some(calls::encode(calls)))]).await
+        self.write(vec![(calls::key(account), Some(calls::encode(calls)))], false).await
     }
 
     async fn put_mark(
@@ -188,15 +207,19 @@ impl RecordStore for TokenStore {
         source: &SourceName,
         mark: Option<Unsettled>,
     ) -> Result<(), StoreError> {
-        self.write(vec![(calls::mark_key(source), mark.map(calls::encode_mark))]).await
+        let mark = mark.map(calls::encode_mark);
+        self.write(vec![(calls::mark_key(source), mark)], false).await
     }
 }
 
 impl TokenStore {
-    async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+    async fn write(&self, changes: Vec<Change>, if_missing: bool) -> Result<(), StoreError> {
         let (done, outcome) = oneshot::channel();
         let gone = || StoreError("the store has stopped".into());
-        self.jobs.send(Job::Write(Write { changes, done })).await.map_err(|_| gone())?;
+        self.jobs
+            .send(Job::Write(Write { changes, if_missing, done }))
+            .await
+            .map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -210,9 +233,26 @@ struct Disk {
     lock: Option<Lock>,
     /// Whether the last write was refused.
     refused: bool,
+    /// What a write is answered with until then, on the monotonic clock: opening a large database again
+    /// takes time, and many sources ask.
+    resting: Option<(Duration, StoreError)>,
+    /// Whether something that was written was given up since the last look.
+    gave_up: bool,
 }
 
 impl Disk {
+    fn new(dir: &Path, clock: &SharedClock) -> Disk {
+        Disk {
+            dir: dir.to_owned(),
+            clock: clock.clone(),
+            database: None,
+            lock: None,
+            refused: false,
+            resting: None,
+            gave_up: false,
+        }
+    }
+
     fn lock(&mut self, patience: Duration) -> Result<(), LockError> {
         if self.lock.as_ref().is_none_or(|lock| !lock.is_in_place()) {
             self.lock = Some(directory::lock(&self.dir, patience, &self.clock)?);
@@ -234,12 +274,13 @@ impl Disk {
         })
     }
 
-    /// Opens the database; all that is whole goes to `restored`, also where it cannot be written.
-    fn open(&mut self, restored: &mut Restored) -> Result<(), StoreError> {
+    /// Opens the database, and shows `keep` all that is whole, also where it cannot be written.
+    fn open(&mut self, keep: Option<Visit<'_>>) -> Result<(), StoreError> {
         self.take_dir()?;
         let now = self.clock.now().unix_seconds();
-        let database = database::open(&self.dir, now, &mut |key, value| restored.note(key, value));
-        self.database = Some(database?);
+        let database = database::open(&self.dir, now, keep)?;
+        self.gave_up |= database.gave_up;
+        self.database = Some(database);
         Ok(())
     }
 
@@ -252,6 +293,13 @@ impl Disk {
                 match job {
                     Job::Write(write) => writes.push(write),
                     Job::Read { name, found } => reads.push((name, found)),
+                    Job::Look(done) => {
+                        // What cannot be done now is said, and tried again, by the next write.
+                        if let Err(error) = self.in_place() {
+                            self.note(Some(&error));
+                        }
+                        let _ = done.send(std::mem::take(&mut self.gave_up));
+                    }
                 }
                 let full = writes.len() + reads.len() >= MAX_BATCH;
                 next = if full { None } else { queue.try_recv().ok() };
@@ -269,40 +317,63 @@ impl Disk {
     }
 
     fn read(&mut self, name: &SourceName) -> Option<TokenRecord> {
-        let bytes = self.opened().ok()?.get(name.as_str())?;
+        let bytes = self.opened().ok()?.get(name.as_str().as_bytes())?;
         decoded(name, &bytes)
     }
 
     /// The database, which is opened again if the disk refused before.
     fn opened(&mut self) -> Result<&mut Database, StoreError> {
         if self.database.is_none() {
-            self.open(&mut Restored::default())?;
+            self.open(None)?;
         }
         Ok(self.database.as_mut().expect("`open` has just succeeded"))
     }
 
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
+        let begun = self.clock.now().mono;
+        if let Some((until, error)) = &self.resting
+            && begun < *until
+        {
+            return Err(error.clone());
+        }
         let outcome = self.in_place().and_then(|()| {
-            let written = self.opened()?.write(batch.iter().flat_map(|write| &write.changes));
+            let database = self.opened()?;
+            // Before all others, which so are the later ones.
+            let missing = batch.iter().filter(|write| write.if_missing);
+            let missing = missing.flat_map(|write| &write.changes);
+            let missing = missing.filter(|(key, _)| database.get(key).is_none());
+            let others = batch.iter().filter(|write| !write.if_missing);
+            let changes: Vec<&Change> =
+                missing.chain(others.flat_map(|write| &write.changes)).collect();
+            let written = database.write(&changes);
             if written.is_err() {
                 // sled refuses everything after its first failed write: start from the file.
                 self.database = None;
             }
             written
         });
-        match &outcome {
-            Err(error) if !self.refused => tracing::error!(
+        self.note(outcome.as_ref().err());
+        // A tenth of the time is spent on a disk that refuses, at most.
+        let now = self.clock.now().mono;
+        let rest = now.saturating_sub(begun).saturating_mul(9);
+        self.resting = outcome.as_ref().err().map(|error| (now + rest, error.clone()));
+        outcome
+    }
+
+    /// Tells the operator when the disk begins to refuse, and when it takes writes again.
+    fn note(&mut self, refusal: Option<&StoreError>) {
+        match refusal {
+            Some(error) if !self.refused => tracing::error!(
                 dir = %self.dir.display(), %error,
                 "the disk refuses the store: tokens are renewed and served from memory, and are written \
                  when it takes them. Free space, or make it writable again; a restart is not needed"
             ),
-            Ok(()) if self.refused => {
+            None if self.refused => {
                 tracing::info!(dir = %self.dir.display(), "the disk takes the store's writes again");
             }
             _ => {}
         }
-        self.refused = outcome.is_err();
-        outcome
+        self.refused = refusal.is_some();
     }
 
     /// Sees to it that what is written is what the next start will read.
@@ -314,7 +385,11 @@ impl Disk {
         self.take_dir()?;
         let now = self.clock.now().unix_seconds();
         match &mut self.database {
-            Some(database) if !database.is_in_place() => database.put_back(&self.dir, now),
+            Some(database) if !database.is_in_place() => {
+                database.put_back(&self.dir, now)?;
+                self.gave_up |= database.gave_up;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -76,6 +76,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("source/request.rs", "makes a request of it"),
     ("source/reply.rs", "cuts what was sent out of messages"),
     ("outbound.rs", "sends it, and logs in to a proxy"),
+    ("store/directory.rs", "keeps the generated request secret"),
     ("store/format.rs", "writes the record"),
     ("http/reply.rs", "answers a client"),
     ("resp/command/bits.rs", "answers a client, of its bits"),

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use super::directory::{self, DATABASE, FRESH, MARK_FILE, Place, sync_dir};
 use super::failpoint;
@@ -21,6 +22,10 @@ use crate::token::SourceName;
 /// Memory for sled's pages, in bytes. What is kept is read at a start only, and a write that has to
 /// read its page first finds it in the system's cache; a page in memory takes several times its bytes.
 const CACHE_BYTES: u64 = 512 * 1024;
+
+/// How often a file is tried that sled itself has not let go of, and the wait in between: five seconds.
+const LOCK_TRIES: u32 = 500;
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// How many entries are written at once into a fresh database.
 const ENTRIES_AT_ONCE: usize = 1024;
@@ -59,6 +64,8 @@ pub(super) struct Database {
     place: Place,
     marks: [Watermark; 2],
     proof: Proof,
+    /// Whether something that was written was given up when this was opened.
+    pub(super) gave_up: bool,
 }
 
 /// Opens the database in `dir`, or begins one, and shows `keep` each entry that is proven to be what was
@@ -66,8 +73,8 @@ pub(super) struct Database {
 /// what is moved aside end in `now`, Unix seconds.
 ///
 /// # Errors
-/// The disk refuses. What `keep` was shown is whole all the same.
-pub(super) fn open(dir: &Path, now: u64, keep: Visit<'_>) -> Result<Database, StoreError> {
+/// The disk refuses. What `keep` was shown is whole all the same: of a disk that is read-only too.
+pub(super) fn open(dir: &Path, now: u64, keep: Option<Visit<'_>>) -> Result<Database, StoreError> {
     let path = dir.join(DATABASE);
     let unusable = |error: &dyn fmt::Display| StoreError(format!("{}: {error}", path.display()));
     directory::finish_replacement(dir, &|fresh| watermark::is_whole(&fresh.join(INNER_MARK)))
@@ -78,12 +85,20 @@ pub(super) fn open(dir: &Path, now: u64, keep: Visit<'_>) -> Result<Database, St
         None => (None, None),
         Some(Ok(tree)) => (Some(tree), None),
         Some(Err(Failure::Corrupt(what))) => (without_settings(&path), Some(what)),
-        Some(Err(failure)) => return Err(unusable(&failure)),
+        Some(Err(failure)) => {
+            if let (Some(keep), Some(proof)) = (keep, &known.proof) {
+                read_copy(&path, proof, keep);
+            }
+            return Err(unusable(&failure));
+        }
     };
+    let mut keep = keep;
     let mut found = Found::default();
     if let Some(tree) = &tree {
-        found = Found::read(tree, &path).map_err(|failure| unusable(&failure))?;
-        damage = damage.or(found.broken.take());
+        found = Found::read(tree, &path);
+        if let Some(Failure::Corrupt(what)) = &found.broken {
+            damage.get_or_insert(what.clone());
+        }
     }
     let old = found.marker.as_deref().is_some_and(|marker| marker != WITH_PROOF);
     let upgrade = old && !known.any && damage.is_none();
@@ -106,13 +121,15 @@ pub(super) fn open(dir: &Path, now: u64, keep: Visit<'_>) -> Result<Database, St
     let mut census = Census::default();
     if let Some(tree) = &tree {
         each(tree, &path, &mut |key, value| {
-            if is_sum(key) || key == MARKER {
-                return;
-            }
-            if census.count(key, judged.is_whole(key)) {
+            let whole = is_content(key) && census.count(key, judged.is_whole(key));
+            if let (true, Some(keep)) = (whole, &mut keep) {
                 keep(key, value);
             }
         });
+    }
+    if let Some(failure @ Failure::Unusable(_)) = &found.broken {
+        // What was read is whole where it is proven; what was not may be there again when the disk is.
+        return Err(unusable(failure));
     }
     let fits = tree.is_some() && damage.is_none() && !upgrade;
     if let (true, Some(tree)) = (fits, tree.as_ref()) {
@@ -135,8 +152,13 @@ pub(super) fn open(dir: &Path, now: u64, keep: Visit<'_>) -> Result<Database, St
         );
     }
     build(dir, tree.as_ref(), &judged).map_err(|failure| unusable(&failure))?;
+    if tree.is_none() && damage.is_none() {
+        tracing::info!(database = %path.display(), "a new token database is begun");
+    }
     drop(tree);
-    replace(dir, damage.is_some().then_some(now), &judged.proof)
+    let aside = damage.is_some().then_some(now);
+    let fresh = replace(dir, aside, &judged.proof)?;
+    Ok(Database { gave_up: judged.lost() > 0, ..fresh })
 }
 
 /// Puts a fresh database, which is built, in the place of the one that is there, and opens it.
@@ -167,12 +189,12 @@ impl Database {
         };
         let (file, place, marks) =
             opened().map_err(|error| Failure::Unusable(error.to_string()))?;
-        Ok(Database { tree, file, place, marks, proof })
+        Ok(Database { tree, file, place, marks, proof, gave_up: false })
     }
 
     /// What a key has; `None` if nothing, or the disk does not give it.
-    pub(super) fn get(&self, key: &str) -> Option<sled::IVec> {
-        contained(&self.place.path, || self.tree.get(key)).ok()?
+    pub(super) fn get(&self, key: &[u8]) -> Option<sled::IVec> {
+        contained(&self.place.path, || get(&self.tree, key)).ok()?
     }
 
     /// Makes these changes, the later ones over the earlier ones, all or none. They are on disk when this
@@ -180,19 +202,16 @@ impl Database {
     ///
     /// # Errors
     /// They may be on disk or not. The database is not to be used any more.
-    pub(super) fn write<'a>(
-        &mut self,
-        changes: impl Iterator<Item = &'a Change>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, changes: &[&Change]) -> Result<(), StoreError> {
         let last: HashMap<&[u8], Option<&[u8]>> =
-            changes.map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
+            changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())).collect();
         let mut proof = self.proof.clone();
         let number = proof.next_batch();
         let written = contained(&self.place.path, || {
             let mut batch = sled::Batch::default();
             let mut sums = HashMap::new();
             for (&key, &value) in &last {
-                let old = self.tree.get(key)?;
+                let old = get(&self.tree, key)?;
                 match value {
                     Some(value) => batch.insert(key, value),
                     None if old.is_none() => continue,
@@ -205,7 +224,7 @@ impl Database {
                 batch.insert(sum_key(at), &group.encode());
             }
             failpoint::reached("before the batch")?;
-            self.tree.apply_batch(batch)?;
+            apply(&self.tree, batch)?;
             failpoint::reached("before the flush")?;
             self.tree.flush()?;
             failpoint::reached("before the sync")?;
@@ -244,11 +263,14 @@ impl Database {
     pub(super) fn put_back(&mut self, dir: &Path, now: u64) -> Result<(), StoreError> {
         let path = dir.join(DATABASE);
         let unusable = |failure: Failure| StoreError(format!("{}: {failure}", path.display()));
-        let found = Found::read(&self.tree, &path).map_err(unusable)?;
+        let found = Found::read(&self.tree, &path);
+        if let Some(failure @ Failure::Unusable(_)) = found.broken {
+            return Err(unusable(failure));
+        }
         let judged = found.content.judged(&self.proof);
         build(dir, Some(&self.tree), &judged).map_err(unusable)?;
         let lost = judged.lost();
-        *self = replace(dir, Some(now), &judged.proof)?;
+        *self = Database { gave_up: lost > 0, ..replace(dir, Some(now), &judged.proof)? };
         tracing::error!(
             dir = %dir.display(), groups_lost = lost,
             "the store's files were deleted or replaced while they were in use; all that they held is \
@@ -264,26 +286,57 @@ struct Found {
     content: Content,
     marker: Option<Vec<u8>>,
     /// Why not everything could be read.
-    broken: Option<String>,
+    broken: Option<Failure>,
 }
 
 impl Found {
-    fn read(tree: &sled::Db, path: &Path) -> Result<Found, Failure> {
+    fn read(tree: &sled::Db, path: &Path) -> Found {
         let mut found = Found::default();
-        let broken = each(tree, path, &mut |key, value| {
+        found.broken = each(tree, path, &mut |key, value| {
             if key == MARKER {
                 found.marker = Some(value.to_vec());
             } else {
                 found.content.note(key, value);
             }
         });
-        match broken {
-            Some(Failure::Corrupt(what)) => found.broken = Some(what),
-            Some(failure) => return Err(failure),
-            None => {}
-        }
-        Ok(found)
+        found
     }
+}
+
+// sled inlines all of itself wherever it is called: one copy is enough.
+#[inline(never)]
+fn get(tree: &sled::Db, key: &[u8]) -> sled::Result<Option<sled::IVec>> {
+    tree.get(key)
+}
+
+#[inline(never)]
+fn apply(tree: &sled::Db, batch: sled::Batch) -> sled::Result<()> {
+    tree.apply_batch(batch)
+}
+
+/// Whether a key is of what is kept, and not of what proves it.
+fn is_content(key: &[u8]) -> bool {
+    !is_sum(key) && key != MARKER
+}
+
+/// Shows what is whole of a database on a disk that takes no writes. sled opens nothing that it cannot
+/// write to: it is given a copy, in memory where there is such a place, for as long as this takes.
+fn read_copy(path: &Path, proof: &Proof, keep: Visit<'_>) {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let copy = place.join(format!("wechat-token-server-{}", std::process::id()));
+    // Made anew, for its owner alone, or not used.
+    if directory::private_copy(path, &copy).is_ok()
+        && let Ok(tree) = open_tree(&copy)
+    {
+        let judged = Found::read(&tree, &copy).content.judged(proof);
+        each(&tree, &copy, &mut |key, value| {
+            if is_content(key) && judged.is_whole(key) {
+                keep(key, value);
+            }
+        });
+    }
+    let _ = directory::remove_dir(&copy);
 }
 
 /// How much is kept and given up, and of which sources, the first few by name.
@@ -312,30 +365,17 @@ impl Census {
     }
 }
 
-/// Shows each entry. Where one cannot be read, those before it are, and from the end on those after it;
-/// the failure is returned.
+/// Shows each entry up to the first that cannot be read; why it cannot. (What is behind it could be read from
+/// the end on, but that alone would make the binary larger by a megabyte: sled's largest key.)
 fn each(tree: &sled::Db, path: &Path, visit: Visit<'_>) -> Option<Failure> {
-    let mut reached: Option<sled::IVec> = None;
-    let forwards = contained(path, || {
+    let shown = contained(path, || {
         for entry in tree.iter() {
             let (key, value) = entry?;
             visit(&key, &value);
-            reached = Some(key);
         }
         Ok(())
     });
-    let failure = forwards.err()?;
-    let _ = contained(path, || {
-        for entry in tree.iter().rev() {
-            let (key, value) = entry?;
-            if reached.as_ref().is_some_and(|reached| key <= *reached) {
-                break;
-            }
-            visit(&key, &value);
-        }
-        Ok(())
-    });
-    Some(failure)
+    shown.err()
 }
 
 /// Writes what is proven whole of a database into a fresh one beside it.
@@ -356,7 +396,7 @@ fn build(dir: &Path, tree: Option<&sled::Db>, judged: &Judged) -> Result<(), Fai
     if let Some(tree) = tree {
         // What cannot be read is lost, as was judged.
         each(tree, &dir.join(DATABASE), &mut |key, value| {
-            if is_sum(key) || key == MARKER || !judged.is_whole(key) || written.is_err() {
+            if !is_content(key) || !judged.is_whole(key) || written.is_err() {
                 return;
             }
             batch.insert(key, value);
@@ -364,13 +404,13 @@ fn build(dir: &Path, tree: Option<&sled::Db>, judged: &Judged) -> Result<(), Fai
             if waiting == ENTRIES_AT_ONCE {
                 waiting = 0;
                 let full = std::mem::take(&mut batch);
-                written = contained(&path, || fresh.apply_batch(full));
+                written = contained(&path, || apply(&fresh, full));
             }
         });
     }
     written?;
     contained(&path, || {
-        fresh.apply_batch(batch)?;
+        apply(&fresh, batch)?;
         fresh.flush()?;
         Ok(File::open(path.join("db"))?.sync_all()?)
     })?;
@@ -389,7 +429,22 @@ fn open_tree(path: &Path) -> Result<sled::Db, Failure> {
         .cache_capacity(CACHE_BYTES)
         // Every write is flushed by `write`; a thread that does it twice a second is not needed.
         .flush_every_ms(None);
-    contained(path, || config.open())
+    let mut tries = 0;
+    contained(path, || {
+        loop {
+            match config.open() {
+                // The directory is ours: it is one that was dropped, and whose threads have not ended.
+                Err(sled::Error::Io(error))
+                    if tries < LOCK_TRIES
+                        && error.to_string().starts_with("could not acquire lock") =>
+                {
+                    tries += 1;
+                    std::thread::sleep(LOCK_POLL);
+                }
+                outcome => return outcome,
+            }
+        }
+    })
 }
 
 /// A corrupt database once more, without what sled can do without: its settings, which are always the
@@ -417,17 +472,6 @@ fn is_corruption(error: &sled::Error) -> bool {
     }
 }
 
-/// Whether the disk takes as much as sled writes when it opens a database.
-fn probe(path: &Path) -> io::Result<()> {
-    let probe = path.with_extension("probe");
-    let written = File::create(&probe).and_then(|mut file| {
-        io::Write::write_all(&mut file, &vec![0; 1024 * 1024])?;
-        file.sync_all()
-    });
-    let _ = fs::remove_file(&probe);
-    written
-}
-
 /// Runs what calls sled on the files at `path`. sled checks its own invariants by panicking, but panics
 /// on a full disk too: only where the disk takes writes is the database to blame.
 fn contained<T>(path: &Path, run: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Failure> {
@@ -435,7 +479,7 @@ fn contained<T>(path: &Path, run: impl FnOnce() -> Result<T, sled::Error>) -> Re
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(error)) if is_corruption(&error) => Err(Failure::Corrupt(error.to_string())),
         Ok(Err(error)) => Err(Failure::Unusable(error.to_string())),
-        Err(_) => Err(match probe(path) {
+        Err(_) => Err(match directory::probe(path) {
             Ok(()) => Failure::Corrupt("reading it broke an invariant of sled".into()),
             Err(error) => Failure::Unusable(error.to_string()),
         }),

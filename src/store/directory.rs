@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::failpoint;
 use crate::clock::SharedClock;
+use crate::token::Secret;
 
 /// How often a locked directory is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -100,11 +101,8 @@ impl Lock {
 /// `patience` at most.
 pub(super) fn lock(dir: &Path, patience: Duration, clock: &SharedClock) -> Result<Lock, LockError> {
     let path = dir.join(LOCK_FILE);
-    let file = private_dir(dir)
-        .and_then(|()| {
-            File::options().create(true).truncate(false).write(true).mode(0o600).open(&path)
-        })
-        .map_err(|_| LockError::Unusable)?;
+    let file = private_dir(dir).and_then(|()| lock_file(&path));
+    let file = file.map_err(|_| LockError::Unusable)?;
     let start = clock.now();
     let mut told = false;
     loop {
@@ -124,6 +122,17 @@ pub(super) fn lock(dir: &Path, patience: Duration, clock: &SharedClock) -> Resul
             tracing::info!(dir = %dir.display(), "waiting for another process to leave the store directory");
         }
         std::thread::sleep(LOCK_POLL);
+    }
+}
+
+/// Opens the file to be locked. Not for writing, where it is there: a read-only disk can be locked too.
+fn lock_file(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+            File::open(path)
+        }
+        opened => opened,
     }
 }
 
@@ -169,6 +178,30 @@ pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether the disk takes as much as sled writes when it opens the database at `path`.
+pub(super) fn probe(path: &Path) -> io::Result<()> {
+    let probe = path.with_extension("probe");
+    let written = File::create(&probe).and_then(|mut file| {
+        // Not in one piece, which would be a megabyte of zeros in the binary.
+        (0..256).try_for_each(|_| io::Write::write_all(&mut file, &[0; 4096]))?;
+        file.sync_all()
+    });
+    let _ = fs::remove_file(&probe);
+    written
+}
+
+/// Copies a database into a new folder, which must not be there yet.
+pub(super) fn private_copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::write(to.join(entry.file_name()), fs::read(entry.path())?)?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts the fresh database in the place of the one that is there, if one is: it is moved aside, under a
 /// name that ends in a number from `aside` on, or removed.
 pub(super) fn replace_database(dir: &Path, aside: Option<u64>) -> io::Result<()> {
@@ -180,7 +213,7 @@ pub(super) fn replace_database(dir: &Path, aside: Option<u64>) -> io::Result<()>
                 let mut free = names.skip_while(|path| path.symlink_metadata().is_ok());
                 let to = free.next().expect("the numbers do not end");
                 fs::rename(&path, &to)?;
-                tracing::error!(moved_to = %to.display(), "the old token database is kept here; it is not needed");
+                tracing::warn!(moved_to = %to.display(), "the old token database is kept here; it is not needed");
             }
             None => {
                 remove_dir(&dir.join(OLD))?;
@@ -233,10 +266,10 @@ pub fn secret_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// It can be neither read nor written; then `fresh` serves until the next start.
-pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<String> {
+pub fn request_secret(dir: &Path, fresh: &Secret) -> io::Result<Secret> {
     let path = secret_path(dir);
     match fs::read_to_string(&path) {
-        Ok(kept) if !kept.trim().is_empty() => return Ok(kept.trim().to_owned()),
+        Ok(kept) if !kept.trim().is_empty() => return Ok(Secret::new(kept.trim())),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -246,9 +279,9 @@ pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<String> {
     let draft = path.with_extension("new");
     let mut file =
         File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-    io::Write::write_all(&mut file, format!("{fresh}\n").as_bytes())?;
+    io::Write::write_all(&mut file, format!("{}\n", fresh.expose()).as_bytes())?;
     file.sync_all()?;
     fs::rename(&draft, &path)?;
     File::open(dir)?.sync_all()?;
-    Ok(fresh.to_owned())
+    Ok(fresh.clone())
 }

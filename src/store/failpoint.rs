@@ -2,7 +2,7 @@
 //! code is there with the feature `failpoints` only.
 //!
 //! `STORE_FAILPOINTS` says what happens where: `PLACE=ACTION@N`, separated by `;`. It happens the `N`th
-//! time the place is reached (`@N`), or from the `N`th time on (`@N+`). Actions: `abort`, `delay` (of
+//! time the place is reached (`@N`), up to the `M`th (`@N-M`), or from the `N`th time on (`@N-`). Actions: `abort`, `delay` (of
 //! milliseconds: `delay:20`), `fail` (as a disk that refuses). Places: see [`PLACES`].
 
 use std::io;
@@ -50,10 +50,8 @@ mod armed {
 
     struct Failpoint {
         action: Action,
-        /// The time it is reached that counts, from 1 on.
-        at: u64,
-        /// Whether each later time counts as well.
-        on: bool,
+        /// The first and the last time that count, from 1 on.
+        times: (u64, u64),
         reached: u64,
     }
 
@@ -75,8 +73,9 @@ mod armed {
             Some(("delay", ms)) => Action::Delay(Duration::from_millis(ms.parse().ok()?)),
             _ => return None,
         };
-        let (at, on) = at.strip_suffix('+').map_or((at, false), |at| (at, true));
-        let failpoint = Failpoint { action, at: at.parse().ok()?, on, reached: 0 };
+        let (first, last) = at.split_once('-').unwrap_or((at, at));
+        let last = if last.is_empty() { u64::MAX } else { last.parse().ok()? };
+        let failpoint = Failpoint { action, times: (first.parse().ok()?, last), reached: 0 };
         PLACES.contains(&place).then(|| (place.to_owned(), failpoint))
     }
 
@@ -89,8 +88,8 @@ mod armed {
             let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(point) = armed.get_mut(place) else { return Ok(()) };
             point.reached += 1;
-            let now = point.reached == point.at || point.on && point.reached > point.at;
-            now.then_some(point.action)
+            let (first, last) = point.times;
+            (first..=last).contains(&point.reached).then_some(point.action)
         };
         match action {
             None => Ok(()),

@@ -6,6 +6,7 @@ mod corruption;
 mod crash;
 #[cfg(feature = "interop")]
 mod differential;
+mod disk;
 mod faults;
 #[cfg(feature = "interop")]
 mod interop;
