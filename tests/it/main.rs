@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod config;
+mod corruption;
 mod crash;
 #[cfg(feature = "interop")]
 mod differential;
+mod disk;
 mod faults;
 #[cfg(feature = "interop")]
 mod interop;
+mod kills;
 mod program;
 mod refresh;
 mod reload;
