@@ -8,6 +8,7 @@ mod differential;
 mod faults;
 #[cfg(feature = "interop")]
 mod interop;
+mod limits;
 mod program;
 mod refresh;
 mod reload;
