@@ -1,6 +1,7 @@
 //! Clients that are slow, silent, greedy or many.
 
 use super::*;
+use crate::refresh::RefreshError;
 
 const TOKEN: &str = "/wechat/token?type=access_token&secret=k3y";
 const REFRESH: &str = "/wechat/token/forcerefresh?type=access_token&secret=k3y";
@@ -94,7 +95,7 @@ async fn a_body_may_come_in_pieces() {
         assert_eq!(server.get("/").await.status, 200);
         client.send(&request[cut..]).await;
         let wish = server.queues[0].next().await;
-        wish.reply.send(Err(crate::refresh::RefreshError::TooMany)).unwrap();
+        wish.reply.send(Err(RefreshError::TooMany)).unwrap();
         let answer = client.answer().await;
         assert!(answer.body.starts_with(r#"{"errmsg": "too many"#), "{answer:?}");
     }
