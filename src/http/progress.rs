@@ -166,6 +166,8 @@ impl NotingStream {
     /// what is none, or the end. What has arrived until then is kept for who reads, in as much room as it
     /// needs.
     pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // It rests already.
+        self.progress.at_rest.store(false, Ordering::Relaxed);
         loop {
             let read = SCRATCH.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
@@ -177,7 +179,9 @@ impl NotingStream {
                 read
             });
             let read = ready!(read);
-            self.hear(self.rewound.first().copied());
+            if read > 0 {
+                self.hear(self.rewound.first().copied());
+            }
             if self.wanted == 0 {
                 match head_length(&self.rewound, read) {
                     Some(head) => self.wanted = head + body_length(&self.rewound[..head]),
@@ -193,8 +197,8 @@ impl NotingStream {
             }
             // On a new connection the time for the head runs from the accept.
             match self.progress.phase() {
+                Phase::Head | Phase::Client if self.wanted > 0 => self.progress.step(Phase::Body),
                 Phase::Client => self.progress.step(Phase::Head),
-                Phase::Head if self.wanted > 0 => self.progress.step(Phase::Body),
                 _ => {}
             }
         }

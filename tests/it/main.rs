@@ -11,6 +11,7 @@ mod faults;
 #[cfg(feature = "interop")]
 mod interop;
 mod kills;
+mod limits;
 mod program;
 mod refresh;
 mod reload;
