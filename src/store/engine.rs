@@ -63,6 +63,7 @@ pub(super) struct Tree {
 impl Tree {
     /// Opens the database in the folder at `path`, or begins one.
     pub(super) fn open(path: &Path) -> Result<Tree, Failure> {
+        remove_half_written(path);
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -141,6 +142,21 @@ impl Tree {
 
 /// What the names of sled's summaries of its log begin with.
 const SUMMARY: &str = "snap.";
+/// And end with, until they are complete.
+const HALF_WRITTEN: &str = ".generating";
+
+/// Removes what sled was writing when the process was killed: it takes half a summary for the newest one,
+/// and then the database for corrupt. A summary that is complete has another name, and sled can do without.
+fn remove_half_written(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(SUMMARY) && name.ends_with(HALF_WRITTEN) {
+            // Where the disk refuses this it refuses sled as well, which says so.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
 
 /// Whether an error says that the files are not what sled wrote.
 fn is_corruption(error: &sled::Error) -> bool {

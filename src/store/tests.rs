@@ -397,6 +397,17 @@ async fn what_a_replacement_moved_away_is_better_than_nothing() {
 }
 
 #[tokio::test]
+async fn half_a_summary_of_the_log_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    with(dir.path(), async |store| store.put(&name("a"), &record("v")).await.unwrap()).await;
+    // What sled was writing when the process was killed, which sorts behind every complete one.
+    let half = dir.path().join(DATABASE).join("snap.FFFFFFFFFFFFFFFF.generating");
+    fs::write(&half, "half").unwrap();
+    assert_eq!(contents(dir.path()).await.records, [(name("a"), record("v"))]);
+    assert_eq!((aside(dir.path()), half.exists()), (0, false));
+}
+
+#[tokio::test]
 async fn damaged_databases_do_not_fill_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..6 {

@@ -162,6 +162,8 @@ async fn killed_at_any_moment_of_a_rotation_no_token_is_lost() {
     let ours = run(dir, address, &settings).await;
     let served = get(ours.resp, "access_token").await;
     assert_eq!(served.as_ref(), Some(&token), "{logs}\n{}", ours.log());
+    // A kill is no damage: nobody is told to check the disk.
+    assert!(!logs.contains("damaged") && !ours.log().contains("damaged"), "{logs}\n{}", ours.log());
     stop(ours).await;
     assert_eq!(wechat.calls(Endpoint::Token), 1);
     assert_eq!(files_with(&dir.join("store"), &[&token]), [] as [PathBuf; 0]);
