@@ -24,9 +24,10 @@ use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
 use crate::resp::{self, RespParts};
 use crate::shutdown::Drain;
+use crate::snapshot::Reader;
 use crate::source::HttpUpstream;
 use crate::status::Status;
-use crate::store::{self, Closing, Keys, Refused};
+use crate::store::{self, Closing, Keys, Refused, TokenStore};
 use crate::supervisor::Sockets;
 use crate::token::Secret;
 
@@ -50,6 +51,10 @@ const MAX_SCRAPERS: usize = 64;
 /// just been restarted), the system drops them, and each tries again after a second. The system
 /// itself takes less where `net.core.somaxconn` says so.
 const BACKLOG: u32 = 4_096;
+
+/// How often the store's directory is looked at: in an hour without a write nobody else would notice that
+/// it has been deleted.
+const STORE_LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Why a server could not start.
 #[derive(Debug)]
@@ -173,7 +178,7 @@ pub async fn start_on(
     if let Some(error) = &restored.memory_only {
         tracing::error!(
             dir = %dir.display(), %error,
-            "the store cannot be used: tokens are kept in memory only and would be lost in a restart; it is tried again with each write"
+            "the store cannot be used: tokens are kept in memory only and would be lost in a restart; it is tried again with each write. Free space, or make the directory writable"
         );
     }
     let secret = request_secret(config.request_secret.clone(), dir.clone()).await?;
@@ -181,12 +186,21 @@ pub async fn start_on(
     let drain = Drain::new();
     let shared = Shared::new(restored.calls, restored.marks);
     let upstream = HttpUpstream::new(outbound, Arc::clone(&clock));
+    // What is in the config needs no file.
+    let generated = config.request_secret.is_none().then(|| (secret.clone(), dir.clone()));
     let mut running =
-        Running::new(upstream, token_store, shared, Arc::clone(&clock), drain.clone());
+        Running::new(upstream, token_store.clone(), shared, Arc::clone(&clock), drain.clone());
     let sources = std::mem::take(&mut config.sources);
     let refreshers = running.restore(sources, restored.records.into_iter().collect());
     let reader = running.reader();
     let live = reader.view().all_live(clock.now()).count();
+    drain.spawn(look_after_the_store(
+        token_store,
+        reader.clone(),
+        generated,
+        Arc::clone(&clock),
+        drain.clone(),
+    ));
 
     // Every live token is published: now they may be read.
     let (http_listener, http) = bind("http.bind", config.http.bind, sockets.http).await?;
@@ -343,6 +357,48 @@ async fn report_reads(access: Arc<Access>, clock: SharedClock, drain: Drain) {
     }
 }
 
+/// Notices a store directory that was deleted, and has what it held written again: the tokens, and the
+/// request secret if it was generated.
+async fn look_after_the_store(
+    tokens: TokenStore,
+    reader: Reader,
+    generated: Option<(Secret, PathBuf)>,
+    clock: SharedClock,
+    drain: Drain,
+) {
+    let look = async {
+        let mut missing = false;
+        loop {
+            tokio::time::sleep(STORE_LOOK_EVERY).await;
+            missing |= tokens.look().await;
+            if missing {
+                missing = !put_again(&tokens, &reader, &clock).await;
+            }
+            if let Some((secret, dir)) = generated.clone() {
+                // Where the disk refuses, the store has said so.
+                let _ = in_blocking(move || store::request_secret(&dir, &secret)).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = look => {}
+        () = drain.begun() => {}
+    }
+}
+
+/// Writes what is served of sources that the store has nothing of; whether nothing is left to be written.
+/// While a request is under way its outcome is what is to be kept.
+async fn put_again(tokens: &TokenStore, reader: &Reader, clock: &SharedClock) -> bool {
+    let view = reader.view();
+    let (doubted, sure): (Vec<_>, Vec<_>) = view
+        .all_live(clock.now())
+        .map(|(name, token)| (name.clone(), token.record().clone(), token.is_in_doubt()))
+        .partition(|(.., in_doubt)| *in_doubt);
+    let puts = sure.iter().map(|(name, record, _)| tokens.put_missing(name, record));
+    let put = futures_util::future::join_all(puts).await;
+    doubted.is_empty() && put.iter().all(Result::is_ok)
+}
+
 /// Runs what blocks where it may.
 async fn in_blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(run).await.expect("what blocks does not panic, nor is it aborted")
@@ -390,6 +446,7 @@ async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secr
     let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten();
     let mut fresh = Zeroizing::new(String::with_capacity(2 * bytes.len()));
     fresh.extend(digits);
+    let fresh = Secret::new(fresh.as_str());
     let kept = in_blocking({
         let (dir, fresh) = (dir.clone(), fresh.clone());
         move || store::request_secret(&dir, &fresh)
@@ -405,7 +462,7 @@ async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secr
                 path = %path.display(), %error,
                 "the request secret cannot be kept, so nobody knows it; set request_secret in the config"
             );
-            Secret::new(fresh.as_str())
+            fresh
         }
     })
 }

@@ -458,6 +458,11 @@ impl LiveToken {
         &self.published().record
     }
 
+    /// Whether a request is under way, or was lost, that may have replaced it.
+    pub fn is_in_doubt(&self) -> bool {
+        self.published().in_doubt_since.is_some()
+    }
+
     /// How long a client may rely on the value, from the reading on. See
     /// [`Published::promised_life`].
     pub fn promised_life(&self) -> Duration {

@@ -1,4 +1,4 @@
-//! Keeps tokens over a restart. The only file that names sled.
+//! Keeps tokens over a restart: the store's thread, and what it is asked for.
 //!
 //! [`TokenStore::put`] is durable when it returns: on disk, not in some cache. All writes are made
 //! by one thread, which flushes once for however many are waiting. Where the disk refuses, `put`
@@ -6,17 +6,19 @@
 
 mod calls;
 mod custody;
+mod database;
 mod directory;
+mod engine;
+mod failpoint;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod proof;
 mod rewrite;
 mod seal;
+mod watermark;
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,26 +29,19 @@ use crate::account::{Account, Calls, Unsettled};
 use crate::clock::SharedClock;
 use crate::token::{SourceName, TokenRecord};
 
-use custody::Custody;
-use directory::{CORRUPT, DATABASE, LockError, private_dir};
+use custody::{Custody, Wanted};
+use database::Database;
+use directory::{Lock, LockError, private_dir};
 
 pub use custody::WrongKey;
 pub use directory::{Locked, request_secret, secret_path};
 pub use seal::{KeyId, Keys};
-
-/// Memory for sled's pages, in bytes. What is kept is read at a start only, and a write that has to
-/// read its page first finds it in the system's cache; a page in memory takes several times its bytes.
-const CACHE_BYTES: u64 = 512 * 1024;
 
 /// How many jobs may wait for the disk. Each source has one at most.
 const MAX_QUEUED: usize = 16 * 1024;
 
 /// How many writes share a flush at most, so that the first of a flood is not kept waiting.
 const MAX_BATCH: usize = 1024;
-
-/// A key that every database of ours has from its first moment on. It is no source's name. sled
-/// takes some damaged files for empty ones, without a word; then this key is missing.
-const MARKER: &[u8] = b"\0wechat-token-server";
 
 /// A write is not on disk; in the disk's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,11 +106,14 @@ pub struct Restored {
 enum Job {
     Write(Write),
     Read { name: SourceName, found: oneshot::Sender<Option<TokenRecord>> },
+    Look(oneshot::Sender<bool>),
 }
 
 struct Write {
     /// Keys and what is to be there; `None` removes what is.
     changes: Vec<Change>,
+    /// Only where there is nothing yet.
+    if_missing: bool,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -145,8 +143,8 @@ impl Closing {
 
 /// Opens the store in `dir`, which is made if it is missing, and reads what it holds. Blocks.
 ///
-/// A directory in use by another process is waited for, `patience` at most. A database that is
-/// proven corrupt is moved aside, a broken record left out, each with a loud line. Where the disk
+/// A directory in use by another process is waited for, `patience` at most. What is not proven to be what
+/// was written last is given up, and a damaged database moved aside, with a loud line. Where the disk
 /// cannot be used the store runs from memory and tries again at each write. Records are kept under
 /// the current one of `keys`; those that are not are sealed anew, all at once.
 ///
@@ -159,22 +157,17 @@ pub fn open(
     clock: &SharedClock,
 ) -> Result<(TokenStore, Restored, Closing), Refused> {
     let keys = Arc::new(keys);
-    let mut disk = Disk {
-        dir: dir.to_owned(),
-        keys: Arc::clone(&keys),
-        rewrites: true,
-        clock: clock.clone(),
-        database: None,
-        lock: None,
-    };
+    let mut disk = Disk::new(dir, Arc::clone(&keys), clock);
     if disk.lock(patience) == Err(LockError::Held) {
         return Err(Refused::Locked(Locked { dir: dir.to_owned() }));
     }
-    let restored = match disk.open() {
-        Ok(restored) => restored,
-        Err(Unopened::Disk(error)) => Restored { memory_only: Some(error), ..Restored::default() },
+    let mut restored = Restored::default();
+    match disk.open(&mut restored) {
+        Ok(()) => {}
+        Err(Unopened::Disk(error)) => restored.memory_only = Some(error),
         Err(Unopened::WrongKey(wrong)) => return Err(Refused::WrongKey(wrong)),
-    };
+    }
+    disk.refused = restored.memory_only.is_some();
     custody::warn_of_remains(dir, &keys);
     let (jobs, queue) = mpsc::channel(MAX_QUEUED);
     let thread = std::thread::Builder::new()
@@ -227,19 +220,36 @@ impl TokenStore {
         self.jobs.send(Job::Read { name: name.clone(), found }).await.ok()?;
         record.await.ok().flatten()
     }
+
+    /// Looks whether the store's files are still where they were, and writes them again if not. To be
+    /// called now and then: in an hour without a write nobody else would notice. Whether since the last
+    /// look something was given up that had been written: then it is to be put again, if missing.
+    pub async fn look(&self) -> bool {
+        let (gave_up, looked) = oneshot::channel();
+        self.jobs.send(Job::Look(gave_up)).await.is_ok() && looked.await.unwrap_or(false)
+    }
+
+    /// Writes the record of a source if there is none. It is durable when this returns.
+    ///
+    /// # Errors
+    /// It is not durable.
+    pub async fn put_missing(
+        &self,
+        name: &SourceName,
+        record: &TokenRecord,
+    ) -> Result<(), StoreError> {
+        self.write(vec![self.change_of(name, record)?], true).await
+    }
 }
 
 impl RecordStore for TokenStore {
     async fn put(&self, name: &SourceName, record: &TokenRecord) -> Result<(), StoreError> {
-        // In this order: where only the first is durable, a doubt is kept too long, and none is lost.
-        let bytes = format::encode(record, name, &self.keys)
-            .map_err(|error| StoreError(format!("the record cannot be sealed: {error}")))?;
-        let record = (name.as_str().as_bytes().to_vec(), Some(bytes));
-        self.write(vec![record, (calls::mark_key(name), None)]).await
+        // Both or neither: a batch is one step.
+        self.write(vec![self.change_of(name, record)?, (calls::mark_key(name), None)], false).await
     }
 
     async fn put_calls(&self, account: &Account, calls: Calls) -> Result<(), StoreError> {
-        self.write(vec![(calls::key(account), Some(calls::encode(calls)))]).await
+        self.write(vec![(calls::key(account), Some(calls::encode(calls)))], false).await
     }
 
     async fn put_mark(
@@ -247,15 +257,25 @@ impl RecordStore for TokenStore {
         source: &SourceName,
         mark: Option<Unsettled>,
     ) -> Result<(), StoreError> {
-        self.write(vec![(calls::mark_key(source), mark.map(calls::encode_mark))]).await
+        let mark = mark.map(calls::encode_mark);
+        self.write(vec![(calls::mark_key(source), mark)], false).await
     }
 }
 
 impl TokenStore {
-    async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+    fn change_of(&self, name: &SourceName, record: &TokenRecord) -> Result<Change, StoreError> {
+        let bytes = format::encode(record, name, &self.keys)
+            .map_err(|error| StoreError(format!("the record cannot be sealed: {error}")))?;
+        Ok((name.as_str().as_bytes().to_vec(), Some(bytes)))
+    }
+
+    async fn write(&self, changes: Vec<Change>, if_missing: bool) -> Result<(), StoreError> {
         let (done, outcome) = oneshot::channel();
         let gone = || StoreError("the store has stopped".into());
-        self.jobs.send(Job::Write(Write { changes, done })).await.map_err(|_| gone())?;
+        self.jobs
+            .send(Job::Write(Write { changes, if_missing, done }))
+            .await
+            .map_err(|_| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -264,74 +284,75 @@ impl TokenStore {
 struct Disk {
     dir: PathBuf,
     keys: Arc<Keys>,
-    /// Whether the database may be written anew; not again once that has failed.
+    /// Whether the database may be written anew under another key; not again once that has failed.
     rewrites: bool,
     clock: SharedClock,
     // Before the lock, so that it is closed before another process is let in.
     database: Option<Database>,
-    lock: Option<File>,
-}
-
-struct Database {
-    tree: sled::Db,
-    /// sled's data file once more: sled 0.34 flushes with `sync_file_range`, which neither reaches
-    /// through a disk's cache nor writes the file's length.
-    file: File,
+    lock: Option<Lock>,
+    /// Whether the last write was refused.
+    refused: bool,
+    /// What a write is answered with until then, on the monotonic clock: opening a large database again
+    /// takes time, and many sources ask.
+    resting: Option<(Duration, StoreError)>,
+    /// Whether something that was written was given up since the last look.
+    gave_up: bool,
 }
 
 impl Disk {
+    fn new(dir: &Path, keys: Arc<Keys>, clock: &SharedClock) -> Disk {
+        Disk {
+            dir: dir.to_owned(),
+            keys,
+            rewrites: true,
+            clock: clock.clone(),
+            database: None,
+            lock: None,
+            refused: false,
+            resting: None,
+            gave_up: false,
+        }
+    }
+
     fn lock(&mut self, patience: Duration) -> Result<(), LockError> {
-        if self.lock.is_none() {
+        if self.lock.as_ref().is_none_or(|lock| !lock.is_in_place()) {
             self.lock = Some(directory::lock(&self.dir, patience, &self.clock)?);
         }
         Ok(())
     }
 
-    /// Opens the database and reads all that is whole.
-    fn open(&mut self) -> Result<Restored, Unopened> {
+    /// Has the directory, and has it to itself.
+    fn take_dir(&mut self) -> Result<(), StoreError> {
         if let Err(error) = private_dir(&self.dir) {
-            return Err(StoreError(format!("{}: {error}", self.dir.display())).into());
+            return Err(StoreError(format!("{}: {error}", self.dir.display())));
         }
-        if self.lock(Duration::ZERO).is_err() {
-            return Err(StoreError(format!("{} cannot be locked", self.dir.display())).into());
-        }
-        let database = self.open_database()?;
-        let (restored, custody) = custody::read(&database, &self.keys)?;
-        custody.check(&self.dir, &self.keys).map_err(Unopened::WrongKey)?;
-        let wanted = custody.wanted(&self.keys);
-        self.database = Some(rewrite::keep_as(wanted, self, database, &restored)?);
-        Ok(restored)
-    }
-
-    fn open_database(&self) -> Result<Database, StoreError> {
-        let path = self.dir.join(DATABASE);
-        rewrite::finish(&self.dir).map_err(|error| {
-            StoreError(format!("{} cannot be put in order: {error}", self.dir.display()))
-        })?;
-        let database = match open_database(&path) {
-            Err(OpenError::Corrupt(what)) => {
-                self.move_aside(&path, &what)?;
-                open_database(&path)
-            }
-            outcome => outcome,
-        };
-        database.map_err(|error| match error {
-            OpenError::Corrupt(what) | OpenError::Unusable(what) => {
-                StoreError(format!("{}: {what}", path.display()))
-            }
+        self.lock(Duration::ZERO).map_err(|error| {
+            let dir = self.dir.display();
+            StoreError(match error {
+                LockError::Held => format!("another process has taken {dir}; stop it"),
+                LockError::Unusable => format!("{dir} cannot be locked"),
+            })
         })
     }
 
-    /// A corrupt database is kept for whoever wants to look into it.
-    fn move_aside(&self, path: &Path, what: &str) -> Result<(), StoreError> {
-        let aside =
-            self.dir.join(format!("{DATABASE}{CORRUPT}{}", self.clock.now().unix_seconds()));
-        tracing::error!(
-            database = %path.display(), moved_to = %aside.display(), cause = what,
-            "the token database is corrupt; it is moved aside and every token is fetched anew"
-        );
-        fs::rename(path, &aside)
-            .map_err(|error| StoreError(format!("{} cannot be moved: {error}", path.display())))
+    /// Opens the database. What is whole of it is `restored`, also where it cannot be written.
+    fn open(&mut self, restored: &mut Restored) -> Result<(), Unopened> {
+        self.take_dir()?;
+        let examined = database::examine(&self.dir)?;
+        let (whole, custody) = custody::read(&examined, &self.keys);
+        // Before anything is given up, moved or written.
+        custody.check(&self.dir, &self.keys).map_err(Unopened::WrongKey)?;
+        *restored = whole;
+        let wanted = match custody.wanted(&self.keys) {
+            Wanted::Rewrite { .. } if !self.rewrites => Wanted::Nothing,
+            wanted => wanted,
+        };
+        let now = self.clock.now().unix_seconds();
+        let database = examined.settle(now, &self.keys, wanted)?;
+        self.rewrites &= !database.outdated;
+        self.gave_up |= database.gave_up;
+        self.database = Some(database);
+        Ok(())
     }
 
     /// Carries out what is asked for until every [`TokenStore`] is gone.
@@ -343,15 +364,18 @@ impl Disk {
                 match job {
                     Job::Write(write) => writes.push(write),
                     Job::Read { name, found } => reads.push((name, found)),
+                    Job::Look(done) => {
+                        // What cannot be done now is said, and tried again, by the next write.
+                        if let Err(error) = self.in_place() {
+                            self.note(Some(&error));
+                        }
+                        let _ = done.send(std::mem::take(&mut self.gave_up));
+                    }
                 }
                 let full = writes.len() + reads.len() >= MAX_BATCH;
                 next = if full { None } else { queue.try_recv().ok() };
             }
             let outcome = if writes.is_empty() { Ok(()) } else { self.write(&writes) };
-            if outcome.is_err() {
-                // sled refuses everything after its first failed write: start from the file.
-                self.database = None;
-            }
             // Whoever gave up waiting does not want to know, here and below.
             for write in writes.drain(..) {
                 let _ = write.done.send(outcome.clone());
@@ -364,128 +388,84 @@ impl Disk {
     }
 
     fn read(&mut self, name: &SourceName) -> Option<TokenRecord> {
-        let tree = &self.opened().ok()?.tree;
-        let bytes = contained(|| tree.get(name.as_str())).ok()??;
+        let bytes = self.opened().ok()?.get(name.as_str().as_bytes())?;
         Custody::default().record(name, &bytes, &self.keys)
     }
 
     /// The database, which is opened again if the disk refused before.
-    fn opened(&mut self) -> Result<&Database, StoreError> {
+    fn opened(&mut self) -> Result<&mut Database, StoreError> {
         if self.database.is_none() {
-            self.open().map_err(|unopened| match unopened {
+            self.open(&mut Restored::default()).map_err(|unopened| match unopened {
                 Unopened::Disk(error) => error,
                 Unopened::WrongKey(wrong) => StoreError(wrong.to_string()),
             })?;
         }
-        Ok(self.database.as_ref().expect("`open` has just succeeded"))
+        Ok(self.database.as_mut().expect("`open` has just succeeded"))
     }
 
     fn write(&mut self, batch: &[Write]) -> Result<(), StoreError> {
-        apply(self.opened()?, batch.iter().flat_map(|write| &write.changes))
+        let begun = self.clock.now().mono;
+        if let Some((until, error)) = &self.resting
+            && begun < *until
+        {
+            return Err(error.clone());
+        }
+        let outcome = self.in_place().and_then(|()| {
+            let database = self.opened()?;
+            // Before all others, which so are the later ones.
+            let missing = batch.iter().filter(|write| write.if_missing);
+            let missing = missing.flat_map(|write| &write.changes);
+            let missing = missing.filter(|(key, _)| database.get(key).is_none());
+            let others = batch.iter().filter(|write| !write.if_missing);
+            let changes: Vec<&Change> =
+                missing.chain(others.flat_map(|write| &write.changes)).collect();
+            let written = database.write(&changes);
+            if written.is_err() {
+                // sled refuses everything after its first failed write: start from the file.
+                self.database = None;
+            }
+            written
+        });
+        self.note(outcome.as_ref().err());
+        // A tenth of the time is spent on a disk that refuses, at most.
+        let now = self.clock.now().mono;
+        let rest = now.saturating_sub(begun).saturating_mul(9);
+        self.resting = outcome.as_ref().err().map(|error| (now + rest, error.clone()));
+        outcome
     }
-}
 
-/// Makes these changes, in order. They are on disk when this returns.
-fn apply<'a>(
-    database: &Database,
-    changes: impl IntoIterator<Item = &'a Change>,
-) -> Result<(), StoreError> {
-    contained(|| {
-        for (key, bytes) in changes {
-            match bytes {
-                Some(bytes) => database.tree.insert(key, bytes.as_slice())?,
-                None => database.tree.remove(key)?,
-            };
+    /// Tells the operator when the disk begins to refuse, and when it takes writes again.
+    fn note(&mut self, refusal: Option<&StoreError>) {
+        match refusal {
+            Some(error) if !self.refused => tracing::error!(
+                dir = %self.dir.display(), %error,
+                "the disk refuses the store: tokens are renewed and served from memory, and are written \
+                 when it takes them. Free space, or make it writable again; a restart is not needed"
+            ),
+            None if self.refused => {
+                tracing::info!(dir = %self.dir.display(), "the disk takes the store's writes again");
+            }
+            _ => {}
         }
-        database.tree.flush()?;
-        database.file.sync_all()?;
-        Ok(())
-    })
-    .map_err(StoreError)
-}
-
-/// Why a database could not be opened.
-enum OpenError {
-    /// It is proven corrupt, in sled's words.
-    Corrupt(String),
-    /// The disk refuses: nothing is said about the database.
-    Unusable(String),
-}
-
-fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        // Every write is flushed by `put`; a thread that does it twice a second is not needed.
-        .flush_every_ms(None);
-    directory::wait_until_closed(path).map_err(|error| OpenError::Unusable(error.to_string()))?;
-    let was_there = fs::metadata(path.join("db")).is_ok_and(|file| file.len() > 0);
-    let tree = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(Ok(tree)) => tree,
-        Ok(Err(error)) if is_corruption(&error) => {
-            return Err(OpenError::Corrupt(error.to_string()));
-        }
-        Ok(Err(error)) => return Err(OpenError::Unusable(error.to_string())),
-        // sled checks its own invariants by panicking, but panics on a full disk too: only where
-        // the disk takes writes is the database to blame.
-        Err(_) => {
-            return Err(match probe(path) {
-                Ok(()) => OpenError::Corrupt("reading it broke an invariant of sled".into()),
-                Err(error) => OpenError::Unusable(error.to_string()),
-            });
-        }
-    };
-    let marked = contained(|| tree.contains_key(MARKER)).map_err(OpenError::Corrupt)?;
-    if was_there && !marked {
-        return Err(OpenError::Corrupt("its content is gone".into()));
+        self.refused = refusal.is_some();
     }
-    let finished = contained(|| {
-        let file = File::open(path.join("db"))?;
-        if !marked {
-            tree.insert(MARKER, b"1")?;
-            tree.flush()?;
-            file.sync_all()?;
+
+    /// Sees to it that what is written is what the next start will read.
+    fn in_place(&mut self) -> Result<(), StoreError> {
+        let Some(database) = &self.database else { return Ok(()) };
+        if database.is_in_place() && self.lock.as_ref().is_some_and(Lock::is_in_place) {
+            return Ok(());
         }
-        // The names of the files must be on disk too, or a power cut leaves an empty directory.
-        for dir in [Some(path), path.parent()].into_iter().flatten() {
-            File::open(dir)?.sync_all()?;
+        self.take_dir()?;
+        let now = self.clock.now().unix_seconds();
+        match &mut self.database {
+            Some(database) if !database.is_in_place() => {
+                database.put_back(&self.dir, now, &self.keys)?;
+                self.gave_up |= database.gave_up;
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(file)
-    });
-    match finished {
-        Ok(file) => Ok(Database { tree, file }),
-        Err(error) => Err(OpenError::Unusable(error)),
-    }
-}
-
-/// Whether an error says that the files are not what sled wrote.
-fn is_corruption(error: &sled::Error) -> bool {
-    use io::ErrorKind::{InvalidData, UnexpectedEof};
-    match error {
-        sled::Error::Corruption { .. } => true,
-        // "Made by another version": none was ever used here, so its settings file is damaged.
-        sled::Error::Unsupported(_) => true,
-        sled::Error::Io(error) => matches!(error.kind(), InvalidData | UnexpectedEof),
-        _ => false,
-    }
-}
-
-/// Whether the disk takes as much as sled writes when it opens a database.
-fn probe(path: &Path) -> io::Result<()> {
-    let probe = path.with_extension("probe");
-    let written = File::create(&probe).and_then(|mut file| {
-        io::Write::write_all(&mut file, &vec![0; 1024 * 1024])?;
-        file.sync_all()
-    });
-    let _ = fs::remove_file(&probe);
-    written
-}
-
-/// Runs what calls sled, whose broken invariants are panics: here they are failures.
-fn contained<T>(run: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(outcome) => outcome.map_err(|error| error.to_string()),
-        Err(_) => Err("sled broke one of its invariants".into()),
     }
 }
 

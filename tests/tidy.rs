@@ -110,7 +110,7 @@ const ENGINE_FOR_LISTENERS: &[&str] = &[
 
 /// (foreign crate, the files that may name it).
 const FOREIGN: &[(&str, &[&str])] = &[
-    ("sled", &["store.rs"]),
+    ("sled", &["store/engine.rs"]),
     ("bincode", &["store/format.rs"]),
     ("ring", &["store/seal.rs"]),
     ("ron", &["config/raw.rs"]),
@@ -139,6 +139,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("source/request.rs", "makes a request of it"),
     ("source/reply.rs", "cuts what was sent out of messages"),
     ("outbound.rs", "sends it, and logs in to a proxy"),
+    ("store/directory.rs", "keeps the generated request secret"),
     ("store/format.rs", "writes the record"),
     ("store/seal.rs", "draws a key from the configured text"),
     ("http/reply.rs", "answers a client"),

@@ -75,6 +75,9 @@ async fn reloads(config: ConfigFile, truth: Arc<Truth>) {
     let mut dice = fastrand::Rng::with_seed(3);
     loop {
         pause(&mut dice, 5..12).await;
+        if truth.is_over() {
+            return;
+        }
         let guests = dice.u8(..);
         let wanted = |at: usize| guests & (1 << at) != 0;
         let variation =

@@ -140,7 +140,7 @@ struct Pages {
 #[derive(Debug, Default)]
 struct Bookmark {
     page: u64,
-    counts: HashMap<u64, Known>,
+    counts: HashMap<u64, Known, FixedState>,
 }
 
 /// A count, and what it counts.
@@ -163,7 +163,7 @@ impl Audit {
         let page = self.page();
         BOOKMARK.with_borrow_mut(|bookmark| {
             if bookmark.page != page {
-                *bookmark = Bookmark { page, counts: HashMap::new() };
+                *bookmark = Bookmark { page, counts: HashMap::default() };
             }
             // The user's place in memory stands for it: the bookmark keeps it alive.
             let hash = FixedState::default().hash_one((Arc::as_ptr(user), address, source));

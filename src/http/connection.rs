@@ -32,7 +32,7 @@ use super::progress::{MAX_HEAD_BYTES, NotingStream, Phase, Progress};
 use super::routes::{ForwardedFor, routes};
 
 /// How long a connection is silent before the buffers for its requests and answers are given back.
-const QUIET: Duration = Duration::from_millis(100);
+pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// What a client is told whose body does not come.
 const BODY_TOO_SLOW: &str = answer!("408 Request Timeout", "26", r#"{"error": "body too slow"}"#);
 /// How long a connection that is over waits for the client to stop sending what we refused.
@@ -112,25 +112,8 @@ async fn converse(
     let mut draining = false;
     // As long as there is no request, the socket, the deadline and what has arrived are all there is.
     loop {
-        let heard = poll_fn(|cx| {
-            if stream.poll_request(cx).is_ready() {
-                return Poll::Ready(true);
-            }
-
-            if !draining && begun.as_mut().poll(cx).is_ready() {
-                draining = true;
-                deadline.drain(progress);
-                if progress.phase() == Phase::Client {
-                    return Poll::Ready(false);
-                }
-            }
-            ready!(deadline.poll(cx, progress));
-            if progress.phase() == Phase::Body {
-                // As far as the client takes it: it has been waited for long enough.
-                let _ = Pin::new(&mut stream).poll_write(cx, BODY_TOO_SLOW.as_bytes());
-            }
-            Poll::Ready(false)
-        });
+        let heard =
+            wait_for_request(&mut stream, progress, &mut deadline, begun.as_mut(), &mut draining);
         if !heard.await {
             tracing::debug!(%peer, phase = ?progress.phase(), "HTTP connection without a request closed");
             return;
@@ -152,6 +135,36 @@ async fn converse(
             }
         }
     }
+}
+
+/// Waits until there is a request to serve; says whether there is, or the connection is over. Holds nothing
+/// but what has arrived.
+pub(super) async fn wait_for_request(
+    stream: &mut NotingStream,
+    progress: &Progress,
+    deadline: &mut Deadline,
+    mut begun: Pin<&mut WaitForCancellationFuture<'_>>,
+    draining: &mut bool,
+) -> bool {
+    poll_fn(|cx| {
+        if stream.poll_request(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        if !*draining && begun.as_mut().poll(cx).is_ready() {
+            *draining = true;
+            deadline.drain(progress);
+            if progress.phase() == Phase::Client {
+                return Poll::Ready(false);
+            }
+        }
+        ready!(deadline.poll(cx, progress));
+        if progress.phase() == Phase::Body {
+            // As far as the client takes it: it has been waited for long enough.
+            let _ = Pin::new(&mut *stream).poll_write(cx, BODY_TOO_SLOW.as_bytes());
+        }
+        Poll::Ready(false)
+    })
+    .await
 }
 
 /// What answers the requests of one connection, and notes how far it is with them.

@@ -184,9 +184,13 @@ impl NotingStream {
     /// what is none, or the end. What has arrived until then is kept for who reads, in as much room as it
     /// needs.
     pub(super) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // It rests already.
+        self.progress.at_rest.store(false, Ordering::Relaxed);
         loop {
             let read = ready!(self.poll_gather(cx));
-            self.hear(self.rewound.first().copied());
+            if read > 0 {
+                self.hear(self.rewound.first().copied());
+            }
             if self.wanted == 0 {
                 match head_length(&self.rewound, read) {
                     Some(head) => self.wanted = head + body_length(&self.rewound[..head]),
@@ -202,8 +206,8 @@ impl NotingStream {
             }
             // On a new connection the time for the head runs from the accept.
             match self.progress.phase() {
+                Phase::Head | Phase::Client if self.wanted > 0 => self.progress.step(Phase::Body),
                 Phase::Client => self.progress.step(Phase::Head),
-                Phase::Head if self.wanted > 0 => self.progress.step(Phase::Body),
                 _ => {}
             }
         }

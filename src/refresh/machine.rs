@@ -465,7 +465,7 @@ impl Machine {
                 let retry_in = schedule::retry_wait(&failed, &mut self.jitter);
                 self.unsaved =
                     Some(Box::new(Unsaved { tries, retry: Pause::begin(now, retry_in) }));
-                effects.push(Effect::Report(Report::NotOnDisk { error, retry_in }));
+                effects.push(Effect::Report(Report::NotOnDisk { error, retry_in, tries }));
             }
         }
         if fresh {

@@ -42,6 +42,8 @@ pub enum Report {
         error: StoreError,
         /// When the write is tried again.
         retry_in: Duration,
+        /// Which refusal in a row this is; the first is 1.
+        tries: u32,
     },
     /// A token that was not on disk is now.
     OnDisk,
@@ -109,7 +111,11 @@ pub(super) fn log(source: &SourceName, report: &Report) {
                 retry_in_s = retry_in.as_secs_f32(), "token not renewed"
             );
         }
-        Report::NotOnDisk { error, retry_in } => tracing::error!(
+        // Once: ten thousand sources that say so each minute would fill what is left of the disk.
+        Report::NotOnDisk { error, retry_in, tries: 2.. } => tracing::debug!(
+            %source, %error, retry_in_s = retry_in.as_secs_f32(), "the token is still not on disk"
+        ),
+        Report::NotOnDisk { error, retry_in, .. } => tracing::error!(
             %source, %error, retry_in_s = retry_in.as_secs_f32(),
             "the token is served from memory only and would be lost in a restart"
         ),

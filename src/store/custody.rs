@@ -1,42 +1,69 @@
 //! Reads a database, and takes note of how its records are kept, in plain or under which key, and whether
 //! that is what the config wants.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::calls;
+use super::database::Examined;
 use super::directory::{self, DATABASE};
 use super::format::{self, BrokenRecord};
 use super::seal::{KeyId, Keys};
-use super::{Database, MARKER, Restored, StoreError, contained};
+use super::{Change, Restored};
 use crate::token::{SourceName, TokenRecord};
 
 /// The key under which a database says with which key everything in its files is sealed. It is missing
 /// where they may hold plain records: sled keeps what has been overwritten for a good while.
 pub(super) const SEALED_BY: &[u8] = b"\0sealed by";
 
-/// Reads everything; what is broken is left out, loudly.
-pub(super) fn read(database: &Database, keys: &Keys) -> Result<(Restored, Custody), StoreError> {
+/// Reads everything that is proven whole; what is broken is left out, loudly.
+pub(super) fn read(database: &Examined, keys: &Keys) -> (Restored, Custody) {
     let (mut restored, mut custody) = (Restored::default(), Custody::default());
-    contained(|| {
-        for entry in database.tree.iter() {
-            let (key, value) = entry?;
-            if let Some(account) = calls::account(&key) {
-                // A count that is lost is begun anew.
-                restored.calls.extend(calls::decode(&value).map(|calls| (account, calls)));
-            } else if let Some(source) = calls::marked(&key) {
-                restored.marks.extend(calls::decode_mark(&value).map(|mark| (source, mark)));
-            } else if key == SEALED_BY {
-                custody.sealed_by = Some(value.to_vec());
-            } else if key != MARKER {
-                restored.records.extend(custody.named_record(&key, &value, keys));
-            }
+    database.show(&mut |key, value| {
+        if let Some(account) = calls::account(key) {
+            // A count that is lost is begun anew.
+            restored.calls.extend(calls::decode(value).map(|calls| (account, calls)));
+        } else if let Some(source) = calls::marked(key) {
+            restored.marks.extend(calls::decode_mark(value).map(|mark| (source, mark)));
+        } else if key == SEALED_BY {
+            custody.sealed_by = Some(value.to_vec());
+        } else {
+            restored.records.extend(custody.named_record(key, value, keys));
         }
-        Ok(())
-    })
-    .map_err(StoreError)?;
-    Ok((restored, custody))
+    });
+    (restored, custody)
+}
+
+/// What says in a database that everything in its files is kept under the current key, or under none.
+pub(super) fn mark_of(keys: &Keys) -> Change {
+    (SEALED_BY.to_vec(), keys.current_id().as_ref().map(KeyId::bytes).map(<[u8]>::to_vec))
+}
+
+/// How an entry is kept in a database that is written anew: a record under the current key, what is no record,
+/// and so no secret, as it is. `None` for a broken record, which may hold anything.
+///
+/// # Errors
+/// The system has no randomness to seal it with.
+pub(super) fn kept_as<'a>(
+    key: &[u8],
+    value: &'a [u8],
+    keys: &Keys,
+) -> io::Result<Option<Cow<'a, [u8]>>> {
+    if key.first() == Some(&0) {
+        return Ok(Some(value.into()));
+    }
+    let name = std::str::from_utf8(key).ok().and_then(|name| SourceName::parse(name).ok());
+    let Some(name) = name else { return Ok(None) };
+    match format::decode(value, &name, keys) {
+        Ok(decoded) if decoded.sealed_with == keys.current_id() => Ok(Some(value.into())),
+        Ok(decoded) => format::encode(&decoded.record, &name, keys).map(|bytes| Some(bytes.into())),
+        // Whole, and not ours to destroy.
+        Err(BrokenRecord::UnknownKey(_)) => Ok(Some(value.into())),
+        Err(_) => Ok(None),
+    }
 }
 
 /// How the records of one database are kept.

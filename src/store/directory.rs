@@ -4,28 +4,36 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::engine::DATA_FILE;
+use super::failpoint;
 use crate::clock::SharedClock;
 use crate::token::Secret;
 
 /// How often a locked directory is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-/// How often and how many times a database is looked at that has just been closed: 5 seconds at most.
-const CLOSED_POLL: Duration = Duration::from_millis(5);
-const CLOSED_LOOKS: usize = 1_000;
-
 const LOCK_FILE: &str = "lock";
 const SECRET_FILE: &str = "request_secret";
 /// The database's directory in the store's.
 pub(super) const DATABASE: &str = "tokens.sled";
-/// What stands behind its name when it is moved aside, before the time.
-pub(super) const CORRUPT: &str = ".corrupt-";
+/// A fresh database that is to replace it. Complete once it has the file that proves it whole.
+pub(super) const FRESH: &str = "tokens.sled.new";
+/// The database that was replaced, until it is removed.
+pub(super) const OLD: &str = "tokens.sled.old";
+/// What the names of damaged databases begin with.
+const ASIDE: &str = "tokens.sled.corrupt-";
+/// The file that proves the database whole.
+pub(super) const MARK_FILE: &str = "tokens.mark";
+
+/// How many damaged databases are kept for whoever wants to look into them: the newest ones. A disk that
+/// goes on to damage them must not be filled by it.
+const KEPT_ASIDE: usize = 3;
 
 /// Another process holds the directory, and held it all the time that was waited.
 #[derive(Debug)]
@@ -56,24 +64,56 @@ pub(super) enum LockError {
     Unusable,
 }
 
-/// Takes the directory for this process, so that two servers never share an account's tokens. It is
-/// let go of when the file is closed. Blocks, `patience` at most.
-pub(super) fn lock(dir: &Path, patience: Duration, clock: &SharedClock) -> Result<File, LockError> {
-    let file = private_dir(dir)
-        .and_then(|()| {
-            File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .mode(0o600)
-                .open(dir.join(LOCK_FILE))
-        })
-        .map_err(|_| LockError::Unusable)?;
+/// Where an open file was, so that it can be told whether it still is.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Place {
+    /// Of a file that was opened by this path.
+    pub(super) fn of(path: &Path, file: &File) -> io::Result<Place> {
+        let metadata = file.metadata()?;
+        Ok(Place { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Whether the path still leads to the file.
+    pub(super) fn holds(&self) -> bool {
+        fs::metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    }
+}
+
+/// The directory is this process's until this is dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+    place: Place,
+}
+
+impl Lock {
+    /// Whether another process would find the directory locked.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.place.holds()
+    }
+}
+
+/// Takes the directory for this process, so that two servers never share an account's tokens. Blocks,
+/// `patience` at most.
+pub(super) fn lock(dir: &Path, patience: Duration, clock: &SharedClock) -> Result<Lock, LockError> {
+    let path = dir.join(LOCK_FILE);
+    let file = private_dir(dir).and_then(|()| lock_file(&path));
+    let file = file.map_err(|_| LockError::Unusable)?;
     let start = clock.now();
     let mut told = false;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                let place = Place::of(&path, &file).map_err(|_| LockError::Unusable)?;
+                return Ok(Lock { _file: file, place });
+            }
             Err(fs::TryLockError::Error(_)) => return Err(LockError::Unusable),
             Err(fs::TryLockError::WouldBlock) => {}
         }
@@ -88,6 +128,17 @@ pub(super) fn lock(dir: &Path, patience: Duration, clock: &SharedClock) -> Resul
     }
 }
 
+/// Opens the file to be locked. Not for writing, where it is there: a read-only disk can be locked too.
+fn lock_file(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            File::options().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+            File::open(path)
+        }
+        opened => opened,
+    }
+}
+
 /// Makes the directory, for its owner alone. One that was there is made private only if it is ours
 /// or empty: who names `/tmp` by mistake must not break the machine.
 pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
@@ -98,7 +149,7 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
     }
     let ours = |name: &std::ffi::OsStr| {
         let name = name.to_string_lossy();
-        [LOCK_FILE, DATABASE, SECRET_FILE].iter().any(|ours| name.starts_with(ours))
+        [LOCK_FILE, DATABASE, SECRET_FILE, MARK_FILE].iter().any(|ours| name.starts_with(ours))
     };
     let entries: Vec<fs::DirEntry> = fs::read_dir(dir)?.collect::<io::Result<_>>()?;
     if entries.iter().all(|entry| ours(&entry.file_name())) {
@@ -112,36 +163,108 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<()> {
     private_database(&dir.join(DATABASE))
 }
 
-/// Makes the directory of a database, for its owner alone.
+/// Makes a database's folder, for its owner alone.
 pub(super) fn private_database(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// The databases that were moved aside as corrupt.
-pub(super) fn moved_aside(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let names = entries.filter(|entry| {
-        let name = entry.file_name();
-        name.to_string_lossy().strip_prefix(DATABASE).is_some_and(|rest| rest.starts_with(CORRUPT))
-    });
-    names.map(|entry| entry.path()).collect()
+/// Has the names in a directory on disk.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
-/// Waits until a database that this process had open is closed: sled drops it in the background, and
-/// locks its file until it has. Blocks, for some milliseconds as a rule.
-pub(super) fn wait_until_closed(database: &Path) -> io::Result<()> {
-    let file = match File::options().read(true).write(true).open(database.join("db")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        file => file?,
-    };
-    for _ in 0..CLOSED_LOOKS {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(fs::TryLockError::Error(error)) => return Err(error),
-            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(CLOSED_POLL),
+/// Removes a directory with all it holds, if it is there.
+pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the disk takes as much as sled writes when it opens the database at `path`.
+pub(super) fn probe(path: &Path) -> io::Result<()> {
+    let probe = path.with_extension("probe");
+    let written = File::create(&probe).and_then(|mut file| {
+        // Not in one piece, which would be a megabyte of zeros in the binary.
+        (0..256).try_for_each(|_| io::Write::write_all(&mut file, &[0; 4096]))?;
+        file.sync_all()
+    });
+    let _ = fs::remove_file(&probe);
+    written
+}
+
+/// Copies a database into a new folder, which must not be there yet.
+pub(super) fn private_copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::write(to.join(entry.file_name()), fs::read(entry.path())?)?;
         }
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "sled does not close it"))
+    Ok(())
+}
+
+/// Puts the fresh database in the place of the one that is there, if one is: it is moved aside, under a
+/// name that ends in a number from `aside` on, or removed.
+pub(super) fn replace_database(dir: &Path, aside: Option<u64>) -> io::Result<()> {
+    let path = dir.join(DATABASE);
+    if path.symlink_metadata().is_ok() {
+        match aside {
+            Some(number) => {
+                let names = (number..).map(|number| dir.join(format!("{ASIDE}{number}")));
+                let mut free = names.skip_while(|path| path.symlink_metadata().is_ok());
+                let to = free.next().expect("the numbers do not end");
+                fs::rename(&path, &to)?;
+                tracing::warn!(moved_to = %to.display(), "the old token database is kept here; it is not needed");
+            }
+            None => {
+                remove_dir(&dir.join(OLD))?;
+                fs::rename(&path, dir.join(OLD))?;
+            }
+        }
+    }
+    failpoint::reached("old database aside")?;
+    fs::rename(dir.join(FRESH), &path)?;
+    sync_dir(dir)?;
+    remove_dir(&dir.join(OLD))?;
+    forget_oldest(dir)
+}
+
+/// Ends a replacement that was cut short: a fresh database that is complete takes its place, where
+/// there is none; else it was not needed.
+pub(super) fn finish_replacement(
+    dir: &Path,
+    is_complete: &dyn Fn(&Path) -> bool,
+) -> io::Result<()> {
+    let [path, fresh, old] = [DATABASE, FRESH, OLD].map(|name| dir.join(name));
+    let pending = [&fresh, &old].into_iter().any(|path| path.symlink_metadata().is_ok());
+    if pending && !path.join(DATA_FILE).exists() {
+        // `private_dir` may have made the folder again, empty as it is then.
+        let _ = fs::remove_dir(&path);
+        // Without a fresh one somebody has removed the database: the proof says what the old one is worth.
+        let best = if is_complete(&fresh) { &fresh } else { &old };
+        if !path.exists() && best.exists() {
+            fs::rename(best, &path)?;
+            sync_dir(dir)?;
+        }
+    }
+    remove_dir(&fresh)?;
+    remove_dir(&old)
+}
+
+fn forget_oldest(dir: &Path) -> io::Result<()> {
+    let mut aside = moved_aside(dir);
+    aside.sort();
+    let too_many = aside.len().saturating_sub(KEPT_ASIDE);
+    aside[..too_many].iter().try_for_each(|path| remove_dir(path))
+}
+
+/// The databases that were moved aside as damaged.
+pub(super) fn moved_aside(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let aside = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE));
+    aside.map(|entry| entry.path()).collect()
 }
 
 /// Where a generated request secret is kept.
@@ -154,7 +277,7 @@ pub fn secret_path(dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// It can be neither read nor written; then `fresh` serves until the next start.
-pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<Secret> {
+pub fn request_secret(dir: &Path, fresh: &Secret) -> io::Result<Secret> {
     let path = secret_path(dir);
     match fs::read_to_string(&path).map(Zeroizing::new) {
         Ok(kept) if !kept.trim().is_empty() => return Ok(Secret::new(kept.trim())),
@@ -167,10 +290,10 @@ pub fn request_secret(dir: &Path, fresh: &str) -> io::Result<Secret> {
     let draft = path.with_extension("new");
     let mut file =
         File::options().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
-    io::Write::write_all(&mut file, fresh.as_bytes())?;
+    io::Write::write_all(&mut file, fresh.expose().as_bytes())?;
     io::Write::write_all(&mut file, b"\n")?;
     file.sync_all()?;
     fs::rename(&draft, &path)?;
-    File::open(dir)?.sync_all()?;
-    Ok(Secret::new(fresh))
+    sync_dir(dir)?;
+    Ok(fresh.clone())
 }

@@ -1,191 +1,144 @@
-//! Writes a database anew: when its records are to be kept under another key than they are, or were.
-//! sled keeps overwritten values in its files for a good while, so nothing less takes them off the disk.
+//! Writes a fresh database beside the one that is there: with what is proven whole of it, kept as the
+//! config says. What is given up, or kept otherwise, is in none of its files: sled keeps what has been
+//! overwritten in its own for a good while, so nothing less takes that off the disk.
 //!
-//! The fresh database is whole, on disk and read back before it takes the place of the old one, and at
-//! each moment one of the two is found by the next start: [`finish`] goes on from wherever a crash left
-//! things.
+//! The fresh database is on disk and read back before it is complete (`directory` puts it in its place
+//! then), and its proof is of what it holds: a record that is sealed anew has other bytes.
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::custody::{self, SEALED_BY, Wanted};
-use super::directory::{self, DATABASE};
-use super::seal::{KeyId, Keys};
-use super::{
-    Change, Database, Disk, MARKER, OpenError, Restored, StoreError, apply, contained, format,
-    open_database,
-};
+use super::custody::{self, SEALED_BY};
+use super::database::{Found, MARKER, WITH_PROOF, is_content};
+use super::directory::{self, FRESH, sync_dir};
+use super::engine::{Batch, Failure, Tree};
+use super::failpoint;
+use super::proof::{Judged, Proof, sum_key};
+use super::seal::Keys;
+use super::watermark::{INNER_MARK, Watermark};
 
-/// The old, the fresh and the replaced database.
-pub(super) struct Places {
-    dir: PathBuf,
-    pub(super) database: PathBuf,
-    pub(super) fresh: PathBuf,
-    pub(super) replaced: PathBuf,
-}
+/// How many entries are written at once.
+const ENTRIES_AT_ONCE: usize = 1024;
 
-impl Places {
-    pub(super) fn of(dir: &Path) -> Places {
-        let place = |suffix: &str| dir.join(format!("{DATABASE}{suffix}"));
-        Places {
-            dir: dir.to_owned(),
-            database: place(""),
-            fresh: place(".new"),
-            replaced: place(".old"),
-        }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
-    }
-}
-
-/// What puts the fresh database in the place of the old one, each on disk before the next.
-pub(super) const SWAP: &[fn(&Places) -> io::Result<()>] = &[
-    |at| fs::rename(&at.database, &at.replaced),
-    Places::sync,
-    |at| fs::rename(&at.fresh, &at.database),
-    Places::sync,
-    |at| remove(&at.replaced),
-    Places::sync,
-];
-
-/// Completes what a crash, or a disk that refused, has interrupted, or takes it back. To be called before
-/// the database is opened.
-pub(super) fn finish(dir: &Path) -> io::Result<()> {
-    let at = Places::of(dir);
-    if !at.fresh.exists() && !at.replaced.exists() {
-        return Ok(());
-    }
-    if !at.database.exists() && at.replaced.exists() {
-        // Between the two renames: the fresh one was whole before the first. Without a fresh one,
-        // somebody has removed the database; what it replaced is better than nothing.
-        let best = if at.fresh.exists() { &at.fresh } else { &at.replaced };
-        fs::rename(best, &at.database)?;
-        at.sync()?;
-    }
-    // Before the swap the fresh one may be half written, and after it the old one is superseded.
-    remove(&at.fresh)?;
-    remove(&at.replaced)?;
-    at.sync()
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The database with its records kept as the config wants. Where the disk refuses that, they are served
-/// all the same, and it is tried again at the next start.
+/// Writes the fresh database, with what is whole of `tree` and nothing else; what proves it.
 ///
 /// # Errors
-/// The disk does not even give back the database.
-pub(super) fn keep_as(
-    wanted: Wanted,
-    disk: &mut Disk,
-    database: Database,
-    restored: &Restored,
-) -> Result<Database, StoreError> {
-    match wanted {
-        Wanted::Rewrite { outdated } if disk.rewrites => {
-            match rewrite(&disk.dir, database, restored, &disk.keys) {
-                Ok(()) => {
-                    tracing::info!(
-                        records = restored.records.len(),
-                        outdated,
-                        "the token database was written anew; nothing in its files is kept otherwise than store.key says"
-                    );
-                }
-                Err(error) => {
-                    disk.rewrites = false;
-                    tracing::error!(
-                        %error,
-                        "the token database cannot be written anew, so its files may hold records in plain or under an old key; \
-                         leave store.old_keys as they are, and restart when the disk is well"
-                    );
-                }
-            }
-            disk.open_database()
-        }
-        Wanted::Mark => apply(&database, [&mark_of(&disk.keys)]).map(|()| database),
-        Wanted::Rewrite { .. } | Wanted::Nothing => Ok(database),
-    }
-}
-
-/// What says in a database how its records are kept.
-fn mark_of(keys: &Keys) -> Change {
-    (SEALED_BY.to_vec(), keys.current_id().as_ref().map(KeyId::bytes).map(<[u8]>::to_vec))
-}
-
-/// Puts a fresh database in the place of `database`, with what was `restored` of it kept under the current
-/// key. What was broken in it is not taken over.
-///
-/// # Errors
-/// The disk refuses, or does not give back what was written. Then [`finish`] leads back to what was
-/// there before, or on to what is whole.
-pub(super) fn rewrite(
-    dir: &Path,
-    database: Database,
-    restored: &Restored,
-    keys: &Keys,
-) -> Result<(), StoreError> {
-    let at = Places::of(dir);
-    build(&at, &database, restored, keys)?;
-    // As long as it is open sled may write, and by name, not only by descriptor.
-    drop(database);
-    [&at.database, &at.fresh]
-        .into_iter()
-        .try_for_each(|path| directory::wait_until_closed(path))
-        .and_then(|()| SWAP.iter().try_for_each(|step| step(&at)))
-        .map_err(|error| refused(&at.database, &error))
-}
-
-/// Writes the fresh database and reads it back.
+/// The disk refuses, or does not give back what was written. What is there is not complete.
 pub(super) fn build(
-    at: &Places,
-    database: &Database,
-    restored: &Restored,
+    dir: &Path,
+    tree: Option<&Tree>,
+    judged: &Judged,
     keys: &Keys,
-) -> Result<(), StoreError> {
-    remove(&at.fresh)
-        .and_then(|()| directory::private_database(&at.fresh))
-        .map_err(|error| refused(&at.fresh, &error))?;
-    let mut changes = vec![mark_of(keys)];
-    for (name, record) in &restored.records {
-        let bytes =
-            format::encode(record, name, keys).map_err(|error| refused(&at.fresh, &error))?;
-        changes.push((name.as_str().as_bytes().to_vec(), Some(bytes)));
-    }
-    // What is no record is no secret, and taken over as it is.
-    let others = contained(|| database.tree.iter().collect::<Result<Vec<_>, _>>());
-    let others = others
-        .map_err(StoreError)?
-        .into_iter()
-        .filter(|(key, _)| key.first() == Some(&0) && *key != MARKER && *key != SEALED_BY);
-    changes.extend(others.map(|(key, value)| (key.to_vec(), Some(value.to_vec()))));
-    let fresh = open(&at.fresh)?;
-    apply(&fresh, &changes)?;
+) -> Result<Proof, Failure> {
+    let path = dir.join(FRESH);
+    directory::remove_dir(&path)?;
+    directory::private_database(&path)?;
+    let fresh = Tree::open(&path)?;
+    let proof = match tree {
+        None => Copy::begin(&fresh, judged, keys).end()?,
+        Some(tree) => {
+            let mut copy = Copy::begin(&fresh, judged, keys);
+            // What cannot be read is lost, as was judged.
+            tree.each(&mut |key, value| copy.take(key, value));
+            copy.end()?
+        }
+    };
     drop(fresh);
-    // As the next start would find it.
-    let (again, custody) = custody::read(&open(&at.fresh)?, keys)?;
-    let is_whole = (&again.records, &again.calls, &again.marks)
-        == (&restored.records, &restored.calls, &restored.marks);
-    if is_whole && custody.wanted(keys) == Wanted::Nothing {
-        Ok(())
-    } else {
-        Err(StoreError(format!("{} does not give back what was written", at.fresh.display())))
+    if tree.is_some() {
+        read_back(&path, &proof)?;
+    }
+    Watermark::open(&path.join(INNER_MARK))?.write(&proof.encode())?;
+    sync_dir(&path)?;
+    failpoint::reached("fresh database built")?;
+    Ok(proof)
+}
+
+/// Reads the fresh database as the next start would.
+fn read_back(path: &Path, proof: &Proof) -> Result<(), Failure> {
+    let found = Found::read(&Tree::open(path)?);
+    match found.broken {
+        Some(failure) => Err(failure),
+        None if found.is_marked() && found.content.judged(proof).lost() == 0 => Ok(()),
+        None => Err(Failure::Unusable("the disk does not give back what was written".into())),
     }
 }
 
-fn open(path: &Path) -> Result<Database, StoreError> {
-    open_database(path).map_err(|error| match error {
-        OpenError::Corrupt(what) | OpenError::Unusable(what) => refused(path, &what),
-    })
+/// Takes over entry after entry.
+struct Copy<'a> {
+    fresh: &'a Tree,
+    judged: &'a Judged,
+    keys: &'a Keys,
+    proof: Proof,
+    /// The number of what is changed on the way.
+    number: u64,
+    /// What the old database says of how it is kept.
+    sealed_by: Option<Vec<u8>>,
+    batch: Batch,
+    waiting: usize,
+    written: Result<(), Failure>,
 }
 
-fn refused(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
-    StoreError(format!("{}: {why}", path.display()))
+impl<'a> Copy<'a> {
+    fn begin(fresh: &'a Tree, judged: &'a Judged, keys: &'a Keys) -> Copy<'a> {
+        let mut batch = Batch::default();
+        batch.insert(MARKER, WITH_PROOF);
+        Copy {
+            fresh,
+            judged,
+            keys,
+            proof: judged.proof.clone(),
+            number: judged.proof.next_batch(),
+            sealed_by: None,
+            batch,
+            waiting: 0,
+            written: Ok(()),
+        }
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) {
+        if !is_content(key) || !self.judged.is_whole(key) || self.written.is_err() {
+            return;
+        }
+        if key == SEALED_BY {
+            self.sealed_by = Some(value.to_vec());
+            return;
+        }
+        let kept = match custody::kept_as(key, value, self.keys) {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.written = Err(error.into());
+                return;
+            }
+        };
+        if kept.as_deref() != Some(value) {
+            self.proof.change(self.number, key, Some(value), kept.as_deref());
+        }
+        if let Some(kept) = kept {
+            self.batch.insert(key, &*kept);
+            self.waiting += 1;
+        }
+        if self.waiting == ENTRIES_AT_ONCE {
+            self.waiting = 0;
+            self.written = self.fresh.apply(std::mem::take(&mut self.batch));
+        }
+    }
+
+    /// Writes what is left, with what proves the whole. It is on disk when this returns.
+    fn end(mut self) -> Result<Proof, Failure> {
+        self.written?;
+        let (_, sealed_by) = custody::mark_of(self.keys);
+        if sealed_by != self.sealed_by {
+            let (old, new) = (self.sealed_by.as_deref(), sealed_by.as_deref());
+            self.proof.change(self.number, SEALED_BY, old, new);
+        }
+        if let Some(sealed_by) = sealed_by {
+            self.batch.insert(SEALED_BY, sealed_by);
+        }
+        for (at, group) in self.proof.groups().filter(|(_, group)| group.batch > 0) {
+            self.batch.insert(sum_key(at), &group.encode());
+        }
+        self.fresh.apply(self.batch)?;
+        self.fresh.flush()?;
+        self.fresh.file().sync_all()?;
+        Ok(self.proof)
+    }
 }

@@ -3,12 +3,16 @@
 
 mod api;
 mod config;
+mod corruption;
 mod crash;
 #[cfg(feature = "interop")]
 mod differential;
+mod disk;
 mod faults;
 #[cfg(feature = "interop")]
 mod interop;
+mod kills;
+mod limits;
 mod program;
 mod refresh;
 mod reload;

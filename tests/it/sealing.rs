@@ -1,5 +1,6 @@
 //! Records under the operator's key, over restarts: turned on, rotated, lost, and killed in between.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use wechat_token_server::sandbox::{Endpoint, Settings};
 
 use crate::support::{
-    Running, binary, config_text, files_with, get, served, soon, start, upstream,
+    Running, binary, config_text, files_with, get, serve, served, soon, upstream,
 };
 
 const K1: &str = "first-store-key-0123456789";
@@ -24,7 +25,7 @@ fn configure(dir: &Path, upstream: SocketAddr, store: &str) -> PathBuf {
 }
 
 async fn run(dir: &Path, upstream: SocketAddr, store: &str) -> Running {
-    start(binary(), &configure(dir, upstream, store)).await
+    serve(binary(), &configure(dir, upstream, store)).await
 }
 
 async fn stop(mut ours: Running) {
@@ -88,6 +89,54 @@ async fn a_store_is_sealed_and_its_key_rotated_without_a_fetch() {
     wechat.stop().await;
 }
 
+/// At the places where the fresh database takes the place of the old one.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_is_cut_short_or_refused_is_made_good_by_the_next_start() {
+    let wechat = upstream(Settings::default()).await;
+    let address = wechat.address();
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, store) = (dir.path(), dir.path().join("store"));
+    let k1 = format!("key: {K1:?},");
+    let ours = run(dir, address, &k1).await;
+    let token = served(ours.http, "access_token", None).await;
+    stop(ours).await;
+    let file = configure(dir, address, &format!("key: {K2:?}, old_keys: [{K1:?}],"));
+    for place in ["fresh database built", "old database aside"] {
+        let mut command = binary();
+        command.arg("--config").arg(&file).env("STORE_FAILPOINTS", format!("{place}=abort@1"));
+        let output = soon("the end", command.output()).await.unwrap();
+        assert!(!output.status.success(), "{place}: {}", String::from_utf8_lossy(&output.stderr));
+        let ours = serve(binary(), &file).await;
+        assert_eq!(get(ours.resp, "access_token").await.as_ref(), Some(&token), "{}", ours.log());
+        assert!(!ours.log().contains("damaged"), "{}", ours.log());
+        stop(ours).await;
+        // And back, for the next place.
+        stop(run(dir, address, &format!("{k1} old_keys: [{K2:?}],")).await).await;
+        configure(dir, address, &format!("key: {K2:?}, old_keys: [{K1:?}],"));
+    }
+    // Where the disk refuses, the old database is used as it is, and what is new is sealed with the new key.
+    let mut command = binary();
+    command.env("STORE_FAILPOINTS", "fresh database built=fail@1-");
+    let ours = serve(command, &file).await;
+    assert_eq!(get(ours.resp, "access_token").await.as_ref(), Some(&token), "{}", ours.log());
+    assert!(ours.log().contains("leave store.old_keys as they are"), "{}", ours.log());
+    assert!(!store.join("tokens.sled.new").exists());
+    stop(ours).await;
+    let (code, words) = refused(dir, address, &format!("key: {K2:?},")).await;
+    assert_eq!(code, Some(78), "{words}");
+    stop(
+        serve(binary(), &configure(dir, address, &format!("key: {K2:?}, old_keys: [{K1:?}],")))
+            .await,
+    )
+    .await;
+    let ours = run(dir, address, &format!("key: {K2:?},")).await;
+    assert_eq!(get(ours.resp, "access_token").await.as_ref(), Some(&token), "{}", ours.log());
+    stop(ours).await;
+    assert_eq!(wechat.calls(Endpoint::Token), 1);
+    wechat.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_of_a_rotation_no_token_is_lost() {
     let wechat = upstream(Settings::default()).await;
@@ -98,7 +147,7 @@ async fn killed_at_any_moment_of_a_rotation_no_token_is_lost() {
     let token = served(ours.http, "access_token", None).await;
     served(ours.http, "ticket", None).await;
     stop(ours).await;
-    let mut settings = String::new();
+    let (mut settings, mut logs) = (String::new(), String::new());
     for round in 0..30 {
         let [new, old] = if round % 2 == 0 { [K1, K2] } else { [K2, K1] };
         settings = format!("key: {new:?}, old_keys: [{old:?}],");
@@ -106,10 +155,15 @@ async fn killed_at_any_moment_of_a_rotation_no_token_is_lost() {
         let mut child = binary().arg("--config").arg(file).spawn().unwrap();
         // Where in the start it is killed is left to chance, from before to after the rotation.
         tokio::time::sleep(Duration::from_millis(3 * round)).await;
-        child.kill().await.unwrap();
+        child.start_kill().unwrap();
+        let output = soon("the end", child.wait_with_output()).await.unwrap();
+        let _ = writeln!(logs, "{round}: {}", String::from_utf8_lossy(&output.stderr));
     }
     let ours = run(dir, address, &settings).await;
-    assert_eq!(get(ours.resp, "access_token").await, Some(token.clone()));
+    let served = get(ours.resp, "access_token").await;
+    assert_eq!(served.as_ref(), Some(&token), "{logs}\n{}", ours.log());
+    // A kill is no damage: nobody is told to check the disk.
+    assert!(!logs.contains("damaged") && !ours.log().contains("damaged"), "{logs}\n{}", ours.log());
     stop(ours).await;
     assert_eq!(wechat.calls(Endpoint::Token), 1);
     assert_eq!(files_with(&dir.join("store"), &[&token]), [] as [PathBuf; 0]);

@@ -8,8 +8,8 @@ use wechat_token_server::logging;
 use wechat_token_server::sandbox::{Account, Settings};
 
 use crate::support::{
-    SECRET, binary, config_text, copies_in_memory, files_with, force, get, http, resp, served,
-    soon, start, upstream, value,
+    SECRET, binary, config_text, copies_in_memory, files_with, force, get, http, resp, serve,
+    served, soon, upstream, value,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,7 +28,7 @@ async fn no_secret_and_no_token_is_in_a_log_at_any_level_in_an_error_or_in_a_fil
     let file = dir.path().join("config.ron");
     std::fs::write(&file, text.replacen("(path:", &format!("(key: {STORE_KEY:?}, path:"), 1))
         .unwrap();
-    let ours = start(command, &file).await;
+    let ours = serve(command, &file).await;
 
     let mut canaries: BTreeSet<String> =
         [SECRET, STORE_KEY, Account::SANDBOX_SECRET, "wrong-secret-canary"]
@@ -143,7 +143,7 @@ async fn what_a_secret_was_read_from_is_wiped() {
     let text = text.replacen("token_sources: {", &format!("token_sources: {{{sources}"), 1);
     let path = dir.path().join("config.ron");
     std::fs::write(&path, text).unwrap();
-    let ours = start(binary(), &path).await;
+    let ours = serve(binary(), &path).await;
     let counts = copies_in_memory(ours.pid(), &canaries.each_ref().map(String::as_str));
     // One for each source, where it is used; a client's key once more, for a reload to compare with.
     let expected = [1, 1, 1, 1, 1, 2].map(|copies| copies * SOURCES);

@@ -1,6 +1,7 @@
 //! Clients that are slow, silent, greedy or many.
 
 use super::*;
+use crate::refresh::RefreshError;
 
 const TOKEN: &str = "/wechat/token?type=access_token&secret=k3y";
 const REFRESH: &str = "/wechat/token/forcerefresh?type=access_token&secret=k3y";
@@ -71,6 +72,33 @@ async fn half_a_body_is_not_waited_for() {
     let answer = Answer::parse(&client.rest().await);
     assert_eq!((answer.status, answer.body.as_str()), (408, r#"{"error": "body too slow"}"#));
     assert_eq!(answer.header("connection"), Some("close"));
+    // On a connection that has served a request, too; and one that comes in chunks.
+    let mut second = server.connect().await;
+    second.send(&get("/")).await;
+    assert_eq!(second.answer().await.status, 200);
+    second.send(&request[..request.len() - 3]).await;
+    assert_eq!(Answer::parse(&second.rest().await).status, 408);
+    let mut third = server.connect().await;
+    let head = format!("POST {REFRESH} HTTP/1.1\r\nhost: x\r\ncontent-type: {FORM}\r\n");
+    third.send(&format!("{head}transfer-encoding: chunked\r\n\r\n9\r\nsec")).await;
+    assert_eq!(Answer::parse(&third.rest().await).status, 408);
+}
+
+#[tokio::test]
+async fn a_body_may_come_in_pieces() {
+    let mut server = TestServer::hasty(NEVER, NEVER).await;
+    let request = post(REFRESH, FORM, "secret=k3y&type=access_token");
+    for cut in [10, request.len() - 20, request.len() - 1] {
+        let mut client = server.connect().await;
+        client.send(&request[..cut]).await;
+        // Another one is served meanwhile, so that there was time to read the piece.
+        assert_eq!(server.get("/").await.status, 200);
+        client.send(&request[cut..]).await;
+        let wish = server.queues[0].next().await;
+        wish.reply.send(Err(RefreshError::TooMany)).unwrap();
+        let answer = client.answer().await;
+        assert!(answer.body.starts_with(r#"{"errmsg": "too many"#), "{answer:?}");
+    }
 }
 
 #[tokio::test]

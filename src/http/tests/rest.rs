@@ -5,7 +5,7 @@ use std::pin::pin;
 use tokio_util::sync::CancellationToken;
 
 use super::super::Limits;
-use super::super::connection::{Deadline, End, serve, service};
+use super::super::connection::{Deadline, End, QUIET, serve, service, wait_for_request};
 use super::super::handlers::Site;
 use super::super::places::Places;
 use super::super::progress::{NotingStream, Progress};
@@ -48,7 +48,7 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
     // Each time with a part of the next request behind a whole one.
     let request = get("/");
     let mut unsent = request.as_str();
-    for cut in [1, 10, request.len() - 1] {
+    for cut in [1, request.len() - 1, 10] {
         client.send(&[unsent, &request[..cut]].concat()).await;
         unsent = &request[cut..];
         let serving =
@@ -59,7 +59,19 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.header("connection")), (200, None));
     }
-    client.send(unsent).await;
+    // Half a head is waited for, however long it takes within its time.
+    let mut half = Box::pin(wait_for_request(
+        &mut stream,
+        &progress,
+        &mut deadline,
+        begun.as_mut(),
+        &mut draining,
+    ));
+    let (more, rest) = unsent.split_at(5);
+    client.send(more).await;
+    assert!(tokio::time::timeout(QUIET * 5, &mut half).await.is_err(), "it was given up");
+    client.send(rest).await;
+    assert!(tokio::time::timeout(PATIENCE, half).await.expect("a request"));
     // Nothing of it is lost at the end: the last request is answered, and then the drain closes it.
     closing.cancel();
     let serving = serve(stream, &service, &progress, &mut deadline, begun.as_mut(), &mut draining);

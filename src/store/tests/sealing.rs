@@ -1,8 +1,8 @@
 //! Records under the operator's key: which keys open what, what the files hold afterwards, and what a
 //! crash in the middle leaves.
 
-use super::super::rewrite::{self, Places, SWAP};
-use super::super::{Unopened, custody::Wanted};
+use super::super::custody::{SEALED_BY, kept_as};
+use super::super::directory::{FRESH, OLD};
 use super::*;
 
 const K1: &str = "first-key-0123456789";
@@ -142,15 +142,27 @@ async fn whatever_records_were_kept_under_they_are_kept_as_the_config_says() {
     }
 }
 
+/// Writes a change as the store would: whole, whatever it is.
+fn write(dir: &Path, keys: &Keys, key: &str, bytes: Vec<u8>) {
+    let change = (key.as_bytes().to_vec(), Some(bytes));
+    database_in(dir, keys).write(&[&change]).unwrap();
+}
+
+/// The names in a directory, and the bytes of what must not change without a key.
+fn untouched(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = files(dir);
+    // sled's own summary of its log, which it may write when it opens a database.
+    found.retain(|path| !path.to_string_lossy().contains("/snap."));
+    found.sort();
+    found.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
 #[tokio::test]
 async fn some_records_under_an_unknown_key_are_enough_to_refuse() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), keys(Some(K1), &[])).await;
     let foreign = format::encode(&secret_record(1), &name("c"), &keys(Some(K2), &[])).unwrap();
-    let tree = sled::open(dir.path().join(DATABASE)).unwrap();
-    tree.insert("c", foreign).unwrap();
-    tree.flush().unwrap();
-    drop(tree);
+    write(dir.path(), &keys(Some(K1), &[]), "c", foreign);
     let refused = records(dir.path(), keys(Some(K1), &[])).await.unwrap_err();
     assert!(refused.to_string().contains("1 record(s)"), "{refused}");
     assert_eq!(records(dir.path(), keys(Some(K1), &[K2])).await.unwrap().len(), 3);
@@ -158,18 +170,57 @@ async fn some_records_under_an_unknown_key_are_enough_to_refuse() {
 }
 
 #[tokio::test]
-async fn a_broken_seal_is_a_broken_record_and_no_wrong_key() {
+async fn a_damaged_database_is_left_alone_without_the_key_of_what_is_whole() {
     let dir = tempfile::tempdir().unwrap();
-    fill(dir.path(), keys(Some(K1), &[])).await;
-    let tree = sled::open(dir.path().join(DATABASE)).unwrap();
-    // A whole record of another source.
-    let moved = tree.get("a").unwrap().unwrap();
-    tree.insert("b", moved).unwrap();
-    tree.insert("c", b"garbage").unwrap();
+    let dir = dir.path();
+    fill(dir, keys(Some(K1), &[])).await;
+    // As a disk does it: past the store, so that nothing proves it.
+    let tree = sled::open(dir.join(DATABASE)).unwrap();
+    tree.insert("b", b"damaged").unwrap();
     tree.flush().unwrap();
     drop(tree);
+    let before = untouched(dir);
+    for wrong in [Keys::default(), keys(Some(K2), &[K3])] {
+        let refused = records(dir, wrong).await.unwrap_err().to_string();
+        assert!(refused.contains("1 record(s)"), "{refused}");
+        assert_eq!(untouched(dir), before, "nothing was changed");
+    }
+    // With the key what is whole is kept, and what is not is moved aside.
+    let read = records(dir, keys(Some(K2), &[K1])).await.unwrap();
+    assert_eq!((read, aside(dir)), (vec![(name("a"), secret_record(19))], 1));
+    assert_eq!(records(dir, keys(Some(K2), &[])).await.unwrap().len(), 1);
+    assert_eq!(exposed(dir), [] as [PathBuf; 0]);
+}
+
+#[tokio::test]
+async fn a_broken_seal_is_a_broken_record_and_no_wrong_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let sealed = keys(Some(K1), &[]);
+    fill(dir.path(), keys(Some(K1), &[])).await;
+    // A whole record of another source.
+    let moved = format::encode(&secret_record(19), &name("a"), &sealed).unwrap();
+    write(dir.path(), &sealed, "b", moved);
+    write(dir.path(), &sealed, "c", b"garbage".to_vec());
     let read = records(dir.path(), keys(Some(K1), &[])).await.unwrap();
     assert_eq!(read, [(name("a"), secret_record(19))]);
+}
+
+#[test]
+fn what_is_written_anew_is_kept_under_the_current_key_or_not_at_all() {
+    let (k1, k2) = (keys(Some(K1), &[]), keys(Some(K2), &[K1]));
+    let sealed = format::encode(&secret_record(1), &name("a"), &k1).unwrap();
+    let kept = kept_as(b"a", &sealed, &k2).unwrap().unwrap();
+    let decoded = format::decode(&kept, &name("a"), &keys(Some(K2), &[])).unwrap();
+    assert_eq!(decoded.record, secret_record(1));
+    let as_it_is = |key: &[u8], value: &[u8], keys: &Keys| {
+        kept_as(key, value, keys).unwrap().as_deref() == Some(value)
+    };
+    assert!(as_it_is(b"a", &sealed, &k1));
+    assert!(as_it_is(b"\0anything", b"anything", &k1));
+    assert!(as_it_is(b"a", &sealed, &keys(Some(K3), &[])), "it is whole, and not ours to destroy");
+    for (key, value) in [(&b"a"[..], &b"garbage"[..]), (b"no/name", &sealed), (b"b", &sealed)] {
+        assert_eq!(kept_as(key, value, &k2).unwrap(), None);
+    }
 }
 
 #[tokio::test]
@@ -192,21 +243,11 @@ async fn plain_records_that_were_overwritten_by_sealed_ones_are_taken_off_the_di
     let dir = dir.path();
     fill(dir, Keys::default()).await;
     // As where the disk refuses to have the database written anew: it is written on.
-    let mut disk = Disk {
-        dir: dir.to_owned(),
-        keys: Arc::new(keys(Some(K1), &[])),
-        rewrites: false,
-        clock: SystemClock::shared(),
-        database: None,
-        lock: None,
-    };
-    assert_eq!(disk.open().map_err(|_| ()).unwrap().records.len(), 2);
+    let sealed = keys(Some(K1), &[]);
     for source in ["a", "b"] {
-        let sealed = format::encode(&secret_record(50), &name(source), &disk.keys).unwrap();
-        let change = (source.as_bytes().to_vec(), Some(sealed));
-        apply(disk.database.as_ref().unwrap(), [&change]).unwrap();
+        let bytes = format::encode(&secret_record(50), &name(source), &sealed).unwrap();
+        write(dir, &sealed, source, bytes);
     }
-    drop(disk);
     assert!(!exposed(dir).is_empty(), "no record is plain, the files are");
     let read = records(dir, keys(Some(K1), &[])).await.unwrap();
     assert_eq!(read.iter().map(|(_, record)| record).collect::<Vec<_>>(), [&secret_record(50); 2]);
@@ -214,89 +255,79 @@ async fn plain_records_that_were_overwritten_by_sealed_ones_are_taken_off_the_di
 }
 
 #[tokio::test]
-async fn a_crash_at_any_step_of_the_swap_loses_nothing() {
-    for done in 0..=SWAP.len() {
-        for half_removed in [false, true] {
+async fn a_crash_at_any_step_of_a_rotation_loses_nothing() {
+    type Step = fn(&Path);
+    // What puts the fresh database in the place of the old one, in order.
+    let steps: [Step; 3] = [
+        |dir| fs::rename(dir.join(DATABASE), dir.join(OLD)).unwrap(),
+        |dir| fs::rename(dir.join(FRESH), dir.join(DATABASE)).unwrap(),
+        |dir| fs::remove_dir_all(dir.join(OLD)).unwrap(),
+    ];
+    // What a removal, or a database that is being built, looks like when it is cut short.
+    let cuts: [(&str, Step); 3] = [
+        ("nothing", |_| ()),
+        ("the replaced one is half removed", |dir| {
+            let _ = fs::remove_file(dir.join(OLD).join("db"));
+        }),
+        ("the fresh one is half built", |dir| {
+            if dir.join(DATABASE).exists() && dir.join(FRESH).exists() {
+                fs::remove_file(dir.join(FRESH).join("mark")).unwrap();
+                fs::write(dir.join(FRESH).join("db"), "half a database").unwrap();
+            }
+        }),
+    ];
+    for done in 0..=steps.len() {
+        for (cut_short, cut) in cuts {
+            if cut_short.contains("removed") && done < 2 {
+                continue;
+            }
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path();
             let written = fill(dir, keys(Some(K1), &[])).await;
             let new_keys = keys(Some(K2), &[K1]);
-            let at = Places::of(dir);
-            let old = open_database(&at.database).map_err(|_| ()).unwrap();
-            let (restored, _) = custody::read(&old, &new_keys).unwrap();
-            rewrite::build(&at, &old, &restored, &new_keys).unwrap();
-            drop(old);
-            SWAP[..done].iter().for_each(|step| step(&at).unwrap());
-            if half_removed {
-                // Removed in any order, as a removal that was cut short leaves it.
-                if at.replaced.exists() && at.database.exists() {
-                    fs::remove_file(at.replaced.join("db")).unwrap();
-                } else if at.fresh.exists() && at.database.exists() {
-                    fs::write(at.fresh.join("db"), "half a database").unwrap();
-                } else {
-                    continue;
-                }
+            let examined = database::examine(dir).unwrap();
+            examined.build(&new_keys).unwrap();
+            drop(examined);
+            steps[..done].iter().for_each(|step| step(dir));
+            cut(dir);
+            let what = format!("{done} steps, {cut_short}");
+            for current in [keys(Some(K2), &[K1]), keys(Some(K2), &[])] {
+                let (restored, ()) = with_keys(dir, current, async |_| ()).await.unwrap();
+                assert_eq!(restored.records, written, "{what}");
+                assert_eq!((restored.calls.len(), restored.marks.len()), (1, 1), "{what}");
             }
-            let what = format!("{done} steps, half removed: {half_removed}");
-            assert_eq!(records(dir, keys(Some(K2), &[K1])).await.unwrap(), written, "{what}");
-            assert_eq!(records(dir, keys(Some(K2), &[])).await.unwrap(), written, "{what}");
-            assert!(!at.fresh.exists() && !at.replaced.exists(), "{what}");
+            assert!(!dir.join(FRESH).exists() && !dir.join(OLD).exists(), "{what}");
+            assert_eq!((exposed(dir), aside(dir)), (vec![], 0), "{what}");
         }
     }
-}
-
-#[tokio::test]
-async fn a_disk_that_does_not_give_back_what_was_written_leaves_the_old_database_in_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let written = fill(dir, Keys::default()).await;
-    let sealed = keys(Some(K1), &[]);
-    let old = open_database(&dir.join(DATABASE)).map_err(|_| ()).unwrap();
-    let (mut restored, _) = custody::read(&old, &sealed).unwrap();
-    // Half a millisecond is not kept: what is read back differs.
-    restored.records[0].1.fetched_at += Duration::from_micros(500);
-    let error = rewrite::rewrite(dir, old, &restored, &sealed).unwrap_err();
-    assert!(error.to_string().contains("does not give back"), "{error}");
-    assert_eq!(records(dir, Keys::default()).await.unwrap(), written);
-    assert!(!Places::of(dir).fresh.exists());
-}
-
-#[tokio::test]
-async fn a_disk_that_refuses_a_rewrite_is_asked_once_and_what_it_holds_is_served() {
-    let dir = tempfile::tempdir().unwrap();
-    let dir = dir.path();
-    let written = fill(dir, Keys::default()).await;
-    let mut disk = Disk {
-        dir: dir.to_owned(),
-        keys: Arc::new(keys(Some(K1), &[])),
-        rewrites: true,
-        clock: SystemClock::shared(),
-        database: None,
-        lock: None,
-    };
-    let database = open_database(&dir.join(DATABASE)).map_err(|_| ()).unwrap();
-    let (mut restored, custody) = custody::read(&database, &disk.keys).unwrap();
-    restored.records[0].1.fetched_at += Duration::from_micros(500);
-    let wanted = custody.wanted(&disk.keys);
-    assert_eq!(wanted, Wanted::Rewrite { outdated: 2 });
-    let database = rewrite::keep_as(wanted, &mut disk, database, &restored).unwrap();
-    let (again, _) = custody::read(&database, &disk.keys).unwrap();
-    assert_eq!((again.records, disk.rewrites), (written, false));
 }
 
 #[tokio::test]
 async fn a_database_that_is_replaced_while_it_runs_is_not_written_under_another_key() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), keys(Some(K1), &[])).await;
-    let mut disk = Disk {
-        dir: dir.path().to_owned(),
-        keys: Arc::new(keys(Some(K2), &[])),
-        rewrites: true,
-        clock: SystemClock::shared(),
-        database: None,
-        lock: None,
-    };
-    assert!(matches!(disk.open(), Err(Unopened::WrongKey(wrong)) if wrong.records == 2));
+    let mut disk = Disk::new(dir.path(), Arc::new(keys(Some(K2), &[])), &SystemClock::shared());
+    let outcome = disk.open(&mut Restored::default());
+    assert!(matches!(outcome, Err(Unopened::WrongKey(wrong)) if wrong.records == 2));
     let error = disk.opened().err().unwrap().to_string();
     assert!(error.contains("store.old_keys"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_in_use_is_written_again_under_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("store");
+    fill(&place, Keys::default()).await;
+    with_keys(&place, keys(Some(K1), &[]), async |store| {
+        fs::remove_dir_all(&place).unwrap();
+        store.look().await;
+    })
+    .await
+    .unwrap();
+    let tree = sled::open(place.join(DATABASE)).unwrap();
+    let id = keys(Some(K1), &[]).current_id().unwrap();
+    assert_eq!(tree.get(SEALED_BY).unwrap().as_deref(), Some(id.bytes()));
+    drop(tree);
+    assert_eq!(records(&place, keys(Some(K1), &[])).await.unwrap().len(), 2);
+    assert_eq!(exposed(&place), [] as [PathBuf; 0]);
 }

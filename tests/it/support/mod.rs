@@ -114,12 +114,20 @@ pub(crate) async fn run_with(
 pub(crate) async fn run_text(command: Command, dir: &Path, text: &str) -> Running {
     let file = dir.join("config.ron");
     std::fs::write(&file, text).unwrap();
-    start(command, &file).await
+    serve(command, &file).await
 }
 
-/// Starts the binary with the config in `file`, which asks for JSON logs, and waits until it serves.
-pub(crate) async fn start(mut command: Command, file: &Path) -> Running {
-    let mut child = command.arg("--config").arg(file).spawn().unwrap();
+/// Starts a command with the config in a file, which asks for JSON logs, and waits until it serves.
+pub(crate) async fn serve(mut command: Command, config: &Path) -> Running {
+    match try_serve(&mut command, config).await {
+        Ok(running) => running,
+        Err(log) => panic!("it ended instead of serving:\n{log}"),
+    }
+}
+
+/// As [`serve`]; the log of one that ends instead.
+pub(crate) async fn try_serve(command: &mut Command, config: &Path) -> Result<Running, String> {
+    let mut child = command.arg("--config").arg(config).spawn().unwrap();
     let log = Arc::new(Mutex::new(String::new()));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (ready, served) = tokio::sync::oneshot::channel();
@@ -140,8 +148,17 @@ pub(crate) async fn start(mut command: Command, file: &Path) -> Running {
         }
     });
     match soon("the server to serve", served).await {
-        Ok((http, resp)) => Running { http, resp, child, log },
-        Err(_) => panic!("it ended instead of serving:\n{}", log.lock().unwrap()),
+        Ok((http, resp)) => Ok(Running { http, resp, child, log }),
+        Err(_) => Err(log.lock().unwrap().clone()),
+    }
+}
+
+/// A number of the environment: how much of a test is run, or from which seed on.
+#[expect(clippy::disallowed_methods, reason = "a setting of a test, not of the program")]
+pub(crate) fn number(name: &str, otherwise: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Err(_) => otherwise,
     }
 }
 
@@ -170,6 +187,15 @@ impl Running {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The time that it has spent on a processor: on a busy machine much less than has passed.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // After the name in parentheses; in hundredths of a second: user, system.
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+        let hundredths: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(hundredths * 10)
     }
 
     pub(crate) async fn signal(&self, signal: &str) {
