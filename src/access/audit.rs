@@ -25,6 +25,10 @@ pub const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// How many rows a minute may have; what is beyond is counted without its address.
 const MOST_ROWS: usize = 4096;
 
+/// How many readers are remembered for longer than their page, which is a minute or two; what others read
+/// is remembered without its source.
+const MOST_READERS: usize = 1024;
+
 /// Our lines are logged under this name, so that they can be had, or not had, by themselves.
 const TARGET: &str = "wechat_token_server::audit";
 
@@ -337,7 +341,7 @@ impl Reader {
 
 /// What is noted of a reader; of those for whom there is no room, what is noted of their client.
 fn known_or_crowd(read: &mut HashMap<Reader, Reads>, reader: Reader) -> &mut Reads {
-    let is_full = read.len() >= MOST_ROWS;
+    let is_full = read.len() >= MOST_READERS;
     let key = if is_full && !read.contains_key(&reader) {
         Reader { source: None, ..reader }
     } else {

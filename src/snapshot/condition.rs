@@ -3,14 +3,16 @@
 //! when somebody asks. Pure but for its locks.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 
 /// How many chapters the histories of all sources have together, and how many each has at least and at
-/// most. A chapter is 32 bytes, so that the histories of ten thousand sources take a megabyte.
+/// most. A chapter is 32 bytes, so that the histories of ten thousand sources take a megabyte at the
+/// worst. Where there are so many sources that not each can have the most, a success is a chapter only
+/// if it ends a failure: then the histories of those that are well take nothing.
 const CHAPTERS_OF_ALL: usize = 16 * 1024;
 const FEWEST_CHAPTERS: usize = 3;
 const MOST_CHAPTERS: usize = 16;
@@ -68,11 +70,15 @@ pub(super) struct Condition {
     is_over: AtomicBool,
     in_memory_only: AtomicBool,
     /// When the next renewal is due, in Unix seconds; 0: one is under way.
-    next_renewal: AtomicU64,
+    next_renewal: AtomicU32,
     renewed: AtomicU32,
     failed: AtomicU32,
-    history: Mutex<VecDeque<Chapter>>,
+    /// In a box, since with many sources most have none.
+    history: Mutex<Option<Box<History>>>,
 }
+
+#[derive(Debug, Default)]
+struct History(VecDeque<Chapter>);
 
 /// The condition of a source at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +116,7 @@ impl Condition {
             is_trouble_over: self.is_over.load(Ordering::Acquire),
             is_failing: self.is_failing(),
             is_on_disk: !self.in_memory_only.load(Ordering::Relaxed),
-            next_renewal: (next != 0).then_some(next),
+            next_renewal: (next != 0).then_some(next.into()),
             renewed: self.renewed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
         }
@@ -144,7 +150,8 @@ impl Condition {
     }
 
     pub(super) fn set_next_renewal(&self, at: Option<SystemTime>) {
-        self.next_renewal.store(at.map_or(0, |at| unix(at).max(1)), Ordering::Relaxed);
+        let at = at.map_or(0, |at| u32_seconds(at).max(1));
+        self.next_renewal.store(at, Ordering::Relaxed);
     }
 
     pub(super) fn set_on_disk(&self, is_on_disk: bool) {
@@ -155,13 +162,23 @@ impl Condition {
     /// were many.
     pub(super) fn history(&self, now: SystemTime) -> Vec<Chapter> {
         let begin = u32_seconds(now.checked_sub(TOLD).unwrap_or(UNIX_EPOCH));
-        self.chapters().iter().filter(|chapter| chapter.last >= begin).copied().collect()
+        let history = self.lock();
+        let chapters = history.iter().flat_map(|history| &history.0);
+        chapters.filter(|chapter| chapter.last >= begin).copied().collect()
     }
 
     fn write(&self, failure: Option<&'static str>, code: i32, at: SystemTime, sources: usize) {
         let most = (CHAPTERS_OF_ALL / sources.max(1)).clamp(FEWEST_CHAPTERS, MOST_CHAPTERS);
         let at = u32_seconds(at);
-        let mut chapters = self.chapters();
+        let mut history = self.lock();
+        let ends_a_failure = || {
+            let last = history.as_ref().and_then(|history| history.0.back());
+            last.is_some_and(|last| last.failure.is_some())
+        };
+        if failure.is_none() && most < MOST_CHAPTERS && !ends_a_failure() {
+            return;
+        }
+        let History(chapters) = &mut **history.get_or_insert_default();
         if let Some(last) = chapters.back_mut()
             && failure.is_some()
             && (last.failure, last.code) == (failure, code)
@@ -178,7 +195,7 @@ impl Condition {
         chapters.push_back(Chapter { first: at, last: at, count: 1, failure, code });
     }
 
-    fn chapters(&self) -> MutexGuard<'_, VecDeque<Chapter>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<History>>> {
         // Whole after each change, whoever panicked in between.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -257,13 +274,33 @@ mod tests {
         for (sources, chapters) in [(1, 16), (1_024, 16), (4_096, 4), (10_000, 3), (1 << 20, 3)] {
             let condition = Condition::default();
             for hour in 0..20 {
+                condition.fail(&trouble(hour * 3_600, "transient", None), sources);
                 condition.succeed(at(hour * 3_600), sources);
             }
             assert_eq!(condition.history(at(20 * 3_600)).len(), chapters, "{sources}");
-            assert!(condition.chapters().capacity() <= MOST_CHAPTERS);
-            let rest = condition.history(at((24 + 18) * 3_600));
-            assert_eq!(rest.len(), 2, "those of the last day");
+            let capacity = condition.lock().as_ref().unwrap().0.capacity();
+            assert!(capacity <= MOST_CHAPTERS);
         }
-        assert!(size_of::<Chapter>() <= 32 && size_of::<Condition>() <= 80);
+        let condition = Condition::default();
+        for hour in 0..20 {
+            condition.succeed(at(hour * 3_600), 1);
+        }
+        assert_eq!(condition.history(at((24 + 18) * 3_600)).len(), 2, "those of the last day");
+    }
+
+    #[test]
+    fn ten_thousand_sources_that_are_well_have_no_history() {
+        let condition = Condition::default();
+        condition.succeed(at(0), 10_000);
+        assert!(condition.lock().is_none());
+        condition.fail(&trouble(1, "transient", None), 10_000);
+        condition.succeed(at(2), 10_000);
+        condition.succeed(at(3), 10_000);
+        let told = condition.history(at(4));
+        assert_eq!(
+            told.iter().map(|one| one.failure).collect::<Vec<_>>(),
+            [Some("transient"), None]
+        );
+        assert!(size_of::<Chapter>() <= 32 && size_of::<Condition>() <= 40);
     }
 }

@@ -140,7 +140,7 @@ fn a_crowd_is_counted_together() {
 fn a_crowd_of_readers_is_remembered_together() {
     let (audit, shop) = (Audit::default(), user("shop"));
     let here = IpAddr::from([10, 0, 0, 1]);
-    for at in 0..MOST_ROWS + 10 {
+    for at in 0..MOST_READERS + 10 {
         audit.read(&shop, &format!("s{at}"), here, Via::Http);
     }
     for _ in 0..2 {
@@ -148,7 +148,7 @@ fn a_crowd_of_readers_is_remembered_together() {
     }
     let remembered = audit.pages().read.clone();
     for reads in [remembered, audit.reads(SystemTime::UNIX_EPOCH)] {
-        assert_eq!(reads.len(), MOST_ROWS + 1);
+        assert_eq!(reads.len(), MOST_READERS + 1);
         let crowd = Reader { client: "shop".into(), source: None, via: Via::Http };
         assert_eq!(reads[&crowd].total, 10);
     }
