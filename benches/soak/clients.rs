@@ -382,11 +382,17 @@ async fn guess(http: SocketAddr, resp: SocketAddr, truth: Arc<Truth>) -> io::Res
     for guess in 0..200 {
         turns.tick().await;
         let body = client.get(&target("plain", &format!("wrong{guess}"))).await?;
-        if body != r#"{"error": "invalid request"}"# {
-            return Err(wrong(&body));
+        match body.as_str() {
+            r#"{"error": "invalid request"}"# => {}
+            // Slowed, and the connection is closed.
+            r#"{"error": "too many wrong keys"}"# => client = Http::connect(http).await?,
+            _ => return Err(wrong(&body)),
         }
         let reply = other.ask(&["AUTH", &format!("wrong{guess}")]).await?;
-        if !reply.starts_with("-WRONGPASS") {
+        if reply.starts_with("-ERR too many wrong keys") {
+            // Slowed, and closed where too many are being slowed.
+            other = Resp::stranger(resp).await?;
+        } else if !reply.starts_with("-WRONGPASS") {
             return Err(wrong(&reply));
         }
         count(&truth.counts.wrong_keys);
