@@ -29,7 +29,7 @@ use crate::tls::Stream;
 use super::handlers::Site;
 use super::overload::answer;
 use super::progress::{MAX_HEAD_BYTES, NotingStream, Phase, Progress};
-use super::routes::{ForwardedFor, routes};
+use super::routes::{Said, routes};
 
 /// How long a connection is silent before the buffers for its requests and answers are given back.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
@@ -263,11 +263,14 @@ pub(super) fn prepare<B>(request: &mut Request<B>, peer: SocketAddr, site: &Site
         // `GET host:80` or CONNECT: names no resource of ours, and warp panics without a path.
         *request.uri_mut() = Uri::from_static("*");
     }
-    if trusts {
-        let forwarded = request.headers().get_all("x-forwarded-for").iter();
+    let headers = request.headers();
+    let forwarded_for = trusts.then(|| {
+        let forwarded = headers.get_all("x-forwarded-for").iter();
         let words = forwarded.map(|line| line.as_bytes());
-        let address = forwarded_for(peer.ip(), words, &site.trusted_proxies);
-        request.extensions_mut().insert(ForwardedFor(address));
+        forwarded_for(peer.ip(), words, &site.trusted_proxies)
+    });
+    if let Some(said) = Said::of(headers, forwarded_for) {
+        request.extensions_mut().insert(said);
     }
 }
 

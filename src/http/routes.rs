@@ -5,12 +5,12 @@
 use std::convert::Infallible;
 use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use futures_util::Stream;
 use percent_encoding::percent_decode_str;
 use warp::http::Method;
+use warp::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use warp::path::FullPath;
 use warp::reply::Response;
 use warp::{Buf, Filter, Rejection};
@@ -143,10 +143,13 @@ pub static ROUTES: &[Route] = &[
 
 /// The row of a path, and the name of a source where the path has one, as it was sent.
 fn find(path: &str) -> Option<(&'static Route, &str)> {
+    // First whole paths, as the most frequent ones are; a bracket is part of no such path.
+    let whole = ROUTES.iter().find(|route| route.path == path && !path.contains('{'));
+    if let Some(route) = whole {
+        return Some((route, ""));
+    }
     ROUTES.iter().find_map(|route| {
-        let Some((before, after)) = route.path.split_once(NAME) else {
-            return (route.path == path).then_some((route, ""));
-        };
+        let (before, after) = route.path.split_once(NAME)?;
         let name = path.strip_prefix(before)?.strip_suffix(after)?;
         (!name.is_empty() && !name.contains('/')).then_some((route, name))
     })
@@ -154,7 +157,7 @@ fn find(path: &str) -> Option<(&'static Route, &str)> {
 
 impl Route {
     fn allows(&self, method: &Method) -> bool {
-        self.methods.split(", ").any(|allowed| allowed == method.as_str())
+        self.methods.split([',', ' ']).any(|allowed| allowed == method.as_str())
     }
 
     /// Whether it tells how the server is, and nothing that only clients may know.
@@ -175,48 +178,69 @@ pub(super) fn routes(
     warp::method()
         .and(warp::path::full())
         .and(query())
-        .and(bearer())
         .and(warp::ext::optional())
-        .and(if_none_match())
-        .and(body_format())
         .and(warp::body::stream())
-        .then(
-            move |method: Method,
-                  path: FullPath,
-                  query: String,
-                  bearer,
-                  forwarded,
-                  if_none_match: IfNoneMatch,
-                  format,
-                  body| {
-                let visit = Arc::clone(&visit);
-                async move {
-                    let (site, peer, progress) = &*visit;
-                    let (Bearer(key), forwarded): (Bearer, Option<ForwardedFor>) =
-                        (bearer, forwarded);
-                    let visitor = Visitor {
-                        address: forwarded.map_or_else(|| peer.ip(), |ForwardedFor(ip)| ip),
-                        bearer: key.as_ref().map(|key| key.expose().as_bytes()),
-                    };
-                    let query = &query;
-                    let request = Request { method, query, if_none_match, format, progress };
-                    answer(site, visitor, path.as_str(), request, body)
-                        .await
-                        .unwrap_or_else(Response::from)
-                }
-            },
-        )
+        .then(move |method: Method, path: FullPath, query: String, said: Option<Said>, body| {
+            let visit = Arc::clone(&visit);
+            async move {
+                let (site, peer, progress) = &*visit;
+                let Said { bearer, forwarded_for, if_none_match, format } =
+                    &said.unwrap_or_default();
+                let visitor = Visitor {
+                    address: forwarded_for.unwrap_or_else(|| peer.ip()),
+                    bearer: bearer.as_ref().map(|key| key.expose().as_bytes()),
+                };
+                let if_none_match = if_none_match.as_deref();
+                let query = &query;
+                let request = Request { method, query, if_none_match, format: *format, progress };
+                answer(site, visitor, path.as_str(), request, body)
+                    .await
+                    .unwrap_or_else(Response::from)
+            }
+        })
 }
 
-/// Left with a request by the connection: where it comes from, by the word of a trusted proxy.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ForwardedFor(pub(super) IpAddr);
+/// What a request says in its headers, where it says anything: most have none of them. Left with it by the
+/// connection, as a filter for each header would cost every request more than looking for all of them does.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said {
+    /// The key in `Authorization: Bearer`. RFC 6750, section 2.1.
+    bearer: Option<Secret>,
+    /// Where it comes from, by the word of a trusted proxy.
+    forwarded_for: Option<IpAddr>,
+    /// The tags of what a client has.
+    if_none_match: Option<Box<str>>,
+    format: BodyFormat,
+}
+
+impl Said {
+    /// What is said here; `None` if it is nothing.
+    pub(super) fn of(headers: &HeaderMap, forwarded_for: Option<IpAddr>) -> Option<Said> {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let (bearer, tags) = (text(AUTHORIZATION).and_then(bearer), text(IF_NONE_MATCH));
+        let format = text(CONTENT_TYPE).map_or(BodyFormat::Other, BodyFormat::of);
+        let is_silent = bearer.is_none()
+            && tags.is_none()
+            && forwarded_for.is_none()
+            && matches!(format, BodyFormat::Other);
+        let said = || Said { bearer, forwarded_for, if_none_match: tags.map(Box::from), format };
+        (!is_silent).then(said)
+    }
+}
+
+/// The key in these credentials, if they are of the kind that has one.
+fn bearer(credentials: &str) -> Option<Secret> {
+    let scheme = "Bearer ";
+    let is_bearer =
+        credentials.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    is_bearer.then(|| Secret::new(credentials[scheme.len()..].trim()))
+}
 
 /// What a request says beside its path and its body.
 struct Request<'a> {
     method: Method,
     query: &'a str,
-    if_none_match: IfNoneMatch,
+    if_none_match: Option<&'a str>,
     format: BodyFormat,
     progress: &'a Arc<Progress>,
 }
@@ -263,8 +287,7 @@ async fn answer(
         }
         Endpoint::V1(resource) => Ok(Box::pin(async move {
             let name = percent_decode_str(name).decode_utf8_lossy();
-            let Request { query, ref if_none_match, format, progress, .. } = request;
-            let if_none_match = if_none_match.0.as_deref();
+            let Request { query, if_none_match, format, progress, .. } = request;
             let asked =
                 v1::Asked { site, visitor, query, name: &name, if_none_match, format, progress };
             v1::answer(resource, asked, body).await.unwrap_or_else(Response::from)
@@ -289,73 +312,29 @@ fn query() -> impl Filter<Extract = (String,), Error = Infallible> + Copy {
     warp::query::raw().or_else(|_| ready(Ok::<_, Infallible>((String::new(),))))
 }
 
-/// The key in `Authorization: Bearer`, if there is one. RFC 6750, section 2.1.
-struct Bearer(Option<Secret>);
-
-impl FromStr for Bearer {
-    type Err = Infallible;
-
-    fn from_str(credentials: &str) -> Result<Bearer, Infallible> {
-        let scheme = "Bearer ";
-        let is_bearer =
-            credentials.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-        Ok(Bearer(is_bearer.then(|| Secret::new(credentials[scheme.len()..].trim()))))
-    }
-}
-
-fn bearer() -> impl Filter<Extract = (Bearer,), Error = Infallible> + Copy {
-    warp::header::optional("authorization")
-        .map(|bearer: Option<Bearer>| bearer.unwrap_or(Bearer(None)))
-        .or_else(|_| ready(Ok::<_, Infallible>((Bearer(None),))))
-}
-
-/// The tags of what a client has; most have none.
-struct IfNoneMatch(Option<Box<str>>);
-
-impl FromStr for IfNoneMatch {
-    type Err = Infallible;
-
-    fn from_str(tags: &str) -> Result<IfNoneMatch, Infallible> {
-        Ok(IfNoneMatch(Some(tags.into())))
-    }
-}
-
-fn if_none_match() -> impl Filter<Extract = (IfNoneMatch,), Error = Infallible> + Copy {
-    warp::header::optional("if-none-match")
-        .map(|tags: Option<IfNoneMatch>| tags.unwrap_or(IfNoneMatch(None)))
-        .or_else(|_| ready(Ok::<_, Infallible>((IfNoneMatch(None),))))
-}
-
 /// What a body holds, by its `Content-Type`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) enum BodyFormat {
     Form,
     Json,
     /// Not read, as in the original.
+    #[default]
     Other,
 }
 
-impl FromStr for BodyFormat {
-    type Err = Infallible;
-
-    fn from_str(content_type: &str) -> Result<BodyFormat, Infallible> {
+impl BodyFormat {
+    fn of(content_type: &str) -> BodyFormat {
         let begins_with = |kind: &str| {
             content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
         };
-        Ok(if begins_with("application/x-www-form-urlencoded") {
+        if begins_with("application/x-www-form-urlencoded") {
             BodyFormat::Form
         } else if begins_with("application/json") {
             BodyFormat::Json
         } else {
             BodyFormat::Other
-        })
+        }
     }
-}
-
-fn body_format() -> impl Filter<Extract = (BodyFormat,), Error = Infallible> + Copy {
-    warp::header::optional("content-type")
-        .map(|format: Option<BodyFormat>| format.unwrap_or(BodyFormat::Other))
-        .or_else(|_| ready(Ok::<_, Infallible>((BodyFormat::Other,))))
 }
 
 #[cfg(test)]
