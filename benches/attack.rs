@@ -36,8 +36,10 @@ const HONEST_CONNECTIONS: usize = 10;
 const WATCHED: Duration = Duration::from_secs(6);
 /// After the last attacker has come: what it does at first is done, and what it goes on doing is measured.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Wrong keys a second on each listener.
-const WRONG_KEYS: u64 = 100;
+/// Wrong keys a second on each listener, and how many take turns at guessing them: each waits for its answer,
+/// which takes a second once they are slowed.
+const WRONG_KEYS: u32 = 100;
+const GUESSERS: u32 = 150;
 /// The life of a token. It is due a quarter of it before its end, or up to a sixteenth later.
 const LIFE: Duration = Duration::from_secs(8);
 const LATEST_DUE: Duration = Duration::from_millis(6_500);
@@ -452,6 +454,7 @@ fn add(counter: &AtomicU64) {
 fn attack(what: &str, target: Target, count: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tally = Arc::new(Tally::default());
+    let began = Instant::now();
     runtime.block_on(async {
         let mut wanted = 0;
         if what == "slow" {
@@ -461,9 +464,11 @@ fn attack(what: &str, target: Target, count: usize) {
                     wanted += 1;
                 }
             }
-            for at in 0..2 {
-                tokio::spawn(guess_http(target.http, at == 0, Arc::clone(&tally)));
-                tokio::spawn(guess_resp(target.resp, Arc::clone(&tally)));
+            for at in 0..GUESSERS {
+                // One after the other, so that they do not come in waves.
+                let first = Duration::from_secs(1) * at / WRONG_KEYS;
+                tokio::spawn(guess(target.http, first, at % 2 == 0, http_guess, Arc::clone(&tally)));
+                tokio::spawn(guess(target.resp, first, false, resp_guess, Arc::clone(&tally)));
             }
         } else {
             let is_http = what == "flood-HTTP";
@@ -487,7 +492,10 @@ fn attack(what: &str, target: Target, count: usize) {
         let [connected, cut, refused, answered] =
             [connected, cut, refused, answered].map(|count| count.load(Ordering::Relaxed));
         if what == "slow" {
-            println!("{connected} connections, {cut} of them cut, {refused} wrong keys refused");
+            let a_second = refused / began.elapsed().as_secs().max(1);
+            println!(
+                "{connected} connections, {cut} of them cut, {refused} wrong keys refused ({a_second} a second)"
+            );
         } else {
             println!("{answered} requests answered");
         }
@@ -585,22 +593,21 @@ async fn carry_out(stream: &mut tokio::net::TcpStream, plan: Plan) -> std::io::R
     Ok(())
 }
 
-/// Guesses the request secret, as a parameter or as a header.
-async fn guess_http(address: SocketAddr, as_header: bool, tally: Arc<Tally>) {
-    let mut turns =
-        tokio::time::interval(Duration::from_secs(2) / u32::try_from(WRONG_KEYS).unwrap());
+/// Guesses in turn with the others of its kind, all from one address.
+async fn guess(
+    address: SocketAddr,
+    first: Duration,
+    as_header: bool,
+    request: fn(u64, bool) -> String,
+    tally: Arc<Tally>,
+) {
+    tokio::time::sleep(first).await;
+    let mut turns = tokio::time::interval(Duration::from_secs(1) * GUESSERS / WRONG_KEYS);
     let mut stream = connect(address, 1).await.unwrap();
     let mut answer = [0; 1_024];
-    for guess in 0_u64.. {
+    for number in 0_u64.. {
         turns.tick().await;
-        let (parameter, header) = match as_header {
-            true => (String::new(), format!("authorization: Bearer wrong{guess}\r\n")),
-            false => (format!("&secret=wrong{guess}"), String::new()),
-        };
-        let request = format!(
-            "GET /wechat/token?type=access_token{parameter} HTTP/1.1\r\nhost: x\r\n{header}\r\n"
-        );
-        let sent = stream.write_all(request.as_bytes()).await;
+        let sent = stream.write_all(request(number, as_header).as_bytes()).await;
         match stream.read(&mut answer).await {
             Ok(read) if read > 0 && sent.is_ok() => add(&tally.refused),
             _ => stream = connect(address, 1).await.unwrap(),
@@ -608,20 +615,18 @@ async fn guess_http(address: SocketAddr, as_header: bool, tally: Arc<Tally>) {
     }
 }
 
-/// Guesses the password.
-async fn guess_resp(address: SocketAddr, tally: Arc<Tally>) {
-    let mut turns =
-        tokio::time::interval(Duration::from_secs(2) / u32::try_from(WRONG_KEYS).unwrap());
-    let mut stream = connect(address, 1).await.unwrap();
-    let mut answer = [0; 1_024];
-    for guess in 0_u64.. {
-        turns.tick().await;
-        let sent = stream.write_all(format!("AUTH wrong{guess}\r\n").as_bytes()).await;
-        match stream.read(&mut answer).await {
-            Ok(read) if read > 0 && sent.is_ok() => add(&tally.refused),
-            _ => stream = connect(address, 1).await.unwrap(),
-        }
-    }
+/// A guess at the request secret, as a parameter or as a header.
+fn http_guess(number: u64, as_header: bool) -> String {
+    let (parameter, header) = match as_header {
+        true => (String::new(), format!("authorization: Bearer wrong{number}\r\n")),
+        false => (format!("&secret=wrong{number}"), String::new()),
+    };
+    format!("GET /wechat/token?type=access_token{parameter} HTTP/1.1\r\nhost: x\r\n{header}\r\n")
+}
+
+/// A guess at the password.
+fn resp_guess(number: u64, _as_header: bool) -> String {
+    format!("AUTH wrong{number}\r\n")
 }
 
 /// Asks again as soon as it is answered, many questions at a time.

@@ -35,6 +35,12 @@ use super::routes::{Said, routes};
 pub(super) const QUIET: Duration = Duration::from_millis(100);
 /// What a client is told whose body does not come.
 const BODY_TOO_SLOW: &str = answer!("408 Request Timeout", "26", r#"{"error": "body too slow"}"#);
+/// … on a path of `/v1`, in the shape that errors have there.
+const V1_BODY_TOO_SLOW: &str = answer!(
+    "408 Request Timeout",
+    "80",
+    r#"{"error":{"code":"too_slow","message":"the body took too long","retry_after":1}}"#
+);
 /// How long a connection that is over waits for the client to stop sending what we refused.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long half a head may still take once the drain has begun.
@@ -160,7 +166,8 @@ pub(super) async fn wait_for_request(
         ready!(deadline.poll(cx, progress));
         if progress.phase() == Phase::Body {
             // As far as the client takes it: it has been waited for long enough.
-            let _ = Pin::new(&mut *stream).poll_write(cx, BODY_TOO_SLOW.as_bytes());
+            let words = if stream.is_for_v1() { V1_BODY_TOO_SLOW } else { BODY_TOO_SLOW };
+            let _ = Pin::new(&mut *stream).poll_write(cx, words.as_bytes());
         }
         Poll::Ready(false)
     })

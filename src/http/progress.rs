@@ -174,6 +174,11 @@ impl NotingStream {
         NotingStream { stream, progress, heard: false, dry: false, rewound, wanted: 0, lingered: 0 }
     }
 
+    /// Whether the request that is gathered is for a path of `/v1`.
+    pub(super) fn is_for_v1(&self) -> bool {
+        self.rewound.starts_with(b"POST /v1/")
+    }
+
     /// Has these bytes, which were read from here, read again.
     pub(super) fn rewind(&mut self, bytes: &[u8]) {
         // A copy: the bytes may be a corner of a large buffer.

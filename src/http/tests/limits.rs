@@ -72,6 +72,14 @@ async fn half_a_body_is_not_waited_for() {
     let answer = Answer::parse(&client.rest().await);
     assert_eq!((answer.status, answer.body.as_str()), (408, r#"{"error": "body too slow"}"#));
     assert_eq!(answer.header("connection"), Some("close"));
+    // In the shape of its interface.
+    let mut newer = server.connect().await;
+    let v1 = "POST /v1/tokens/access_token/refresh HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    newer.send(&format!("{v1}content-length: 9\r\n\r\n{{")).await;
+    let answer = Answer::parse(&newer.rest().await);
+    let expected =
+        r#"{"error":{"code":"too_slow","message":"the body took too long","retry_after":1}}"#;
+    assert_eq!((answer.status, answer.body.as_str()), (408, expected));
     // On a connection that has served a request, too; and one that comes in chunks.
     let mut second = server.connect().await;
     second.send(&get("/")).await;
