@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { createServer as createProxy, request as httpRequest } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -11,7 +12,10 @@ import { createInterface } from 'node:readline';
 
 export const ROOT = resolve(import.meta.dirname, '../..');
 export const WORK = join(ROOT, 'target/ui');
-const { chromium } = createRequire(join(WORK, 'x.js'))('playwright-core');
+const installed = createRequire(join(WORK, 'x.js'));
+const { chromium } = installed('playwright-core');
+/** What finds flaws that people with assistive software would meet. */
+export const AXE = () => readFileSync(installed.resolve('axe-core/axe.min.js'), 'utf8');
 
 /** How long anything may take, in milliseconds. What takes longer has failed. */
 export const PATIENCE = 15_000;
@@ -117,6 +121,22 @@ const FONTS = `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><include>/etc/fonts/fonts.conf</include><match target="pattern"><edit name="family" mode="prepend" binding="strong">
 <string>Inter</string><string>Noto Sans CJK SC</string></edit></match></fontconfig>`;
 
+/** A proxy that has the server below a path, and lets nothing else through. */
+export async function behindProxy(server, path) {
+  const proxy = createProxy((asked, answer) => {
+    if (!asked.url.startsWith(`${path}/`)) return answer.writeHead(404).end();
+    const onward = httpRequest(server.url + asked.url.slice(path.length), { method: asked.method, headers: asked.headers }, (got) => {
+      answer.writeHead(got.statusCode, got.headers);
+      got.pipe(answer);
+    });
+    answer.on('close', () => onward.destroy());
+    onward.on('error', () => answer.destroy());
+    return asked.pipe(onward);
+  }).listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  return { url: `http://127.0.0.1:${proxy.address().port}`, stop: () => proxy.close().closeAllConnections() };
+}
+
 export async function browse() {
   const fonts = join(WORK, 'fonts.conf');
   writeFileSync(fonts, FONTS);
@@ -153,7 +173,7 @@ export async function open(browser, server, options = {}) {
   page.on('pageerror', (error) => complaints.push(`exception: ${error.message}`));
   page.on('request', (request) => {
     requests.push(request);
-    if (new URL(request.url()).origin !== server.url) complaints.push(`asked elsewhere: ${request.url()}`);
+    if (!request.url().startsWith(`${server.url}/`)) complaints.push(`asked elsewhere: ${request.url()}`);
   });
   await page.addInitScript(() => {
     document.addEventListener('securitypolicyviolation', (event) => {

@@ -1,7 +1,7 @@
 // The page at /ui in a real browser: each check has a window of its own, and fails also by an error in the
 // console, a request to elsewhere or a violated policy.
 import assert from 'node:assert/strict';
-import { PATIENCE, SECRET, SHOP, Server, browse, open } from './harness.mjs';
+import { AXE, PATIENCE, SECRET, SHOP, Server, behindProxy, browse, open } from './harness.mjs';
 import { NOW, WELL, show, source } from './screenshots.mjs';
 
 const checks = [];
@@ -299,6 +299,55 @@ check('everything can be done with the keyboard', async ({ page, server }) => {
   await says(page.locator('.note'), 'token has a new token');
   // The rows were drawn anew meanwhile, and the focus is where it was.
   assert.equal((await focused()).name, 'Refresh token');
+});
+
+for (const [lang, colorScheme] of [['en-US', 'light'], ['zh-CN', 'dark']]) {
+  check(`assistive software finds its way, ${lang}`, async ({ page, server }) => {
+    const flaws = async () => {
+      await page.evaluate(AXE());
+      return page.evaluate(async () => (await globalThis.axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`));
+    };
+    await page.goto(`${server.url}/ui`);
+    await page.locator('#key').waitFor();
+    assert.deepEqual(await flaws(), []);
+    await signIn(page, server);
+    assert.deepEqual(await flaws(), []);
+    await button(page, 'token').click();
+    assert.deepEqual(await flaws(), []);
+  }, { locale: lang, colorScheme });
+}
+
+check('it works below a path, behind a proxy', async ({ browser, server }) => {
+  const proxy = await behindProxy(server, '/tokens');
+  try {
+    const page = await open(browser, proxy);
+    await page.goto(`${proxy.url}/tokens/ui/`);
+    assert.equal(page.url(), `${proxy.url}/tokens/ui`);
+    await page.locator('#key').fill(SECRET);
+    await page.keyboard.press('Enter');
+    await live(page);
+    await row(page, 'token').locator('.state', { hasText: 'Live' }).waitFor();
+    return page;
+  } finally {
+    proxy.stop();
+  }
+});
+
+check('a page that nobody looks at gives its stream back', async ({ page, server }) => {
+  await page.clock.install();
+  await page.addInitScript(() => {
+    Object.defineProperty(document, 'hidden', { get: () => globalThis.isHidden === true });
+  });
+  await signIn(page, server);
+  const look = (isHidden) => page.evaluate((to) => {
+    globalThis.isHidden = to;
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, isHidden);
+  await look(true);
+  await page.clock.fastForward(61_000);
+  await page.locator('#connection[data-state=paused]').waitFor();
+  await look(false);
+  await live(page);
 });
 
 check('a client with few rights sees its sources and nothing else', async ({ page, server }) => {

@@ -43,7 +43,7 @@ export const WELL = [
   source('partner_token', { age: 3 * HOUR, life: 24 * HOUR, lead: HOUR, generation: 1_773_804_730, readers: [reader('crm', 'resp', 880, 1)] }),
 ];
 
-const TROUBLED = WELL.map((one) => one.name !== 'corp_token' ? one : {
+export const TROUBLED = WELL.map((one) => one.name !== 'corp_token' ? one : {
   ...one, state: 'failing', next_renewal_at: NOW + 48, last_error: {
     at: NOW - 72, class: 'misconfigured', code: '60020', message: 'the upstream answered errcode 60020', over: false,
     remedy: {

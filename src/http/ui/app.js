@@ -191,6 +191,7 @@ function askAbout(name) {
 }
 
 async function gather(mine) {
+  if (mine.ended.signal.aborted) return;
   const names = [...mine.gathered];
   mine.gathered.clear();
   try {
@@ -224,6 +225,12 @@ function happened({ event, data }) {
 async function keepConnected(mine) {
   const { signal } = mine.ended;
   for (let failures = 0; !signal.aborted;) {
+    if (isUnseen) {
+      setConnection(mine, "paused");
+      await untilSeen(signal);
+      setConnection(mine, "connecting");
+      continue;
+    }
     let wait = 0;
     try {
       mine.stream = new AbortController();
@@ -247,12 +254,7 @@ async function keepConnected(mine) {
       mine.isCrowded = error.code === "too_many_waiting";
     }
     if (signal.aborted) return;
-    if (mine.stream.signal.aborted) {
-      setConnection(mine, "paused");
-      await untilSeen(signal);
-      setConnection(mine, "connecting");
-      continue;
-    }
+    if (isUnseen) continue;
     failures += 1;
     // Spread, so that all pages do not come at once after a restart.
     const backOff = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1)) * (0.75 + Math.random() / 2);
@@ -313,11 +315,17 @@ function paintConnection() {
   document.body.classList.toggle("is-lost", connection === "lost");
 }
 
+let isUnseen = false;
+let hiding;
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiding);
-  if (document.hidden) hiding = setTimeout(() => visit?.stream?.abort(), UNSEEN);
+  isUnseen = false;
+  if (!document.hidden) return;
+  hiding = setTimeout(() => {
+    isUnseen = true;
+    visit?.stream?.abort();
+  }, UNSEEN);
 });
-let hiding;
 
 // --- the board
 
