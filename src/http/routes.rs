@@ -149,6 +149,7 @@ pub static ROUTES: &[Route] = &[
     page("/ui/early.js", "its language and colours, before it is drawn", &ui::EARLY),
     page("/ui/app.js", "its script", &ui::APP),
     page("/ui/api.js", "… and how it talks to /v1", &ui::API),
+    page("/ui/live.js", "… how it stays connected", &ui::LIVE),
     page("/ui/render.js", "… how it shows a source", &ui::RENDER),
     page("/ui/text.js", "… its words, in both languages", &ui::TEXT),
     Route {

@@ -4,13 +4,14 @@
 use super::*;
 use crate::http::ROUTES;
 
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("/ui", "text/html; charset=utf-8"),
     ("/ui/style.css", "text/css; charset=utf-8"),
     ("/ui/icon.svg", "image/svg+xml"),
     ("/ui/early.js", "text/javascript; charset=utf-8"),
     ("/ui/app.js", "text/javascript; charset=utf-8"),
     ("/ui/api.js", "text/javascript; charset=utf-8"),
+    ("/ui/live.js", "text/javascript; charset=utf-8"),
     ("/ui/render.js", "text/javascript; charset=utf-8"),
     ("/ui/text.js", "text/javascript; charset=utf-8"),
 ];

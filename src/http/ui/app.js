@@ -1,6 +1,7 @@
 // The page: who looks at it, what they see, and how it is kept up to date.
 
-import { Refused, events, refresh, status } from "./api.js";
+import { Refused, refresh, status } from "./api.js";
+import { Connection } from "./live.js";
 import { Row, h, put } from "./render.js";
 import { duration, number, setLanguage, words } from "./text.js";
 
@@ -13,11 +14,6 @@ const GATHER = 150;
 const FEW = 6;
 /** Readers and calls change without an event: everything is looked at this often, in seconds. */
 const LOOK_AGAIN = 60;
-/** A page that nobody looks at gives its stream back after so long, in milliseconds. */
-const UNSEEN = 60_000;
-/** The waits between attempts to connect, in seconds. */
-const FIRST_WAIT = 1;
-const LONGEST_WAIT = 30;
 
 const kept = {
   get: (store, name) => { try { return store.getItem(name); } catch { return null; } },
@@ -128,18 +124,24 @@ $("sign-in").addEventListener("submit", async (event) => {
 $("sign-out").addEventListener("click", () => leave());
 
 function enter(key, first) {
-  visit = { key, now: () => Date.now() / 1000, ended: new AbortController(), gathered: new Set(), connection: "connecting", lookedAt: 0 };
+  const mine = { key, now: () => Date.now() / 1000, gathered: new Set(), lookedAt: 0, hasEnded: false };
+  visit = mine;
   $("sign-in").hidden = true;
   $("board").hidden = $("sign-out").hidden = $("connection").hidden = false;
+  mine.connection = new Connection(key, {
+    look: () => look(mine),
+    happened,
+    changed: connectionChanged,
+    refused: () => leave(words().keyNoMore),
+  });
   if (first) take(first);
   else paintBoard();
   paintConnection();
-  keepConnected(visit);
 }
 
 function leave(error) {
-  visit?.ended.abort();
-  visit?.stream?.abort();
+  if (visit) visit.hasEnded = true;
+  visit?.connection.end();
   visit = null;
   kept.set(sessionStorage, "client-key", null);
   rows.clear();
@@ -178,20 +180,20 @@ function takeOne(source) {
   watcher.observe(made.element);
 }
 
-async function look(visit) {
-  const answer = await status(visit.key);
-  if (!visit.ended.signal.aborted) take(answer);
+async function look(mine) {
+  const answer = await status(mine.key);
+  if (!mine.hasEnded) take(answer);
 }
 
 /** Asks about these soon, together with what else is gathered until then. `null`: about everything. */
 function askAbout(name) {
-  if (!visit || visit.connection === "lost") return;
+  if (!visit || visit.connection.state === "lost") return;
   visit.gathered.add(name);
   visit.timer ??= setTimeout(gather, GATHER, visit);
 }
 
 async function gather(mine) {
-  if (mine.ended.signal.aborted) return;
+  if (mine.hasEnded) return;
   const names = [...mine.gathered];
   mine.gathered.clear();
   try {
@@ -199,18 +201,18 @@ async function gather(mine) {
       await look(mine);
     } else {
       const answers = await Promise.all(names.map((name) => status(mine.key, name)));
-      if (mine.ended.signal.aborted) return;
+      if (mine.hasEnded) return;
       answers.forEach((answer) => answer.sources.forEach(takeOne));
       paintBoard();
     }
   } catch (error) {
-    if (mine.ended.signal.aborted) return;
+    if (mine.hasEnded) return;
     if (error.status === 401) leave(words().keyNoMore);
     // A source that is gone; else the stream notices soon enough that nobody is there.
     if (error.status === 404) mine.gathered.add(null);
   } finally {
     mine.timer = undefined;
-    if (mine.gathered.size && !mine.ended.signal.aborted) mine.timer = setTimeout(gather, GATHER, mine);
+    if (mine.gathered.size && !mine.hasEnded) mine.timer = setTimeout(gather, GATHER, mine);
   }
 }
 
@@ -222,110 +224,26 @@ function happened({ event, data }) {
 
 // --- staying connected
 
-async function keepConnected(mine) {
-  const { signal } = mine.ended;
-  for (let failures = 0; !signal.aborted;) {
-    if (isUnseen) {
-      setConnection(mine, "paused");
-      await untilSeen(signal);
-      setConnection(mine, "connecting");
-      continue;
-    }
-    let wait = 0;
-    try {
-      mine.stream = new AbortController();
-      for await (const happening of events(mine.key, mine.stream.signal)) {
-        if (signal.aborted) return;
-        if (happening.event !== "open") {
-          happened(happening);
-          continue;
-        }
-        // Events are not kept for who is away: after each connect, look first.
-        await look(mine);
-        if (signal.aborted) return;
-        if (mine.connection === "lost") speak(words().back);
-        failures = 0;
-        setConnection(mine, "live");
-      }
-    } catch (error) {
-      if (signal.aborted) return;
-      if (error.status === 401) return leave(words().keyNoMore);
-      wait = error.retryAfter ?? 0;
-      mine.isCrowded = error.code === "too_many_waiting";
-    }
-    if (signal.aborted) return;
-    if (isUnseen) continue;
-    failures += 1;
-    // Spread, so that all pages do not come at once after a restart.
-    const backOff = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** (failures - 1)) * (0.75 + Math.random() / 2);
-    await pause(mine, Math.max(wait, backOff));
-  }
-}
-
-const untilSeen = (signal) => new Promise((resolve) => {
-  const isSeen = () => { if (!document.hidden) resolve(); };
-  document.addEventListener("visibilitychange", isSeen, { signal });
-  signal.addEventListener("abort", resolve);
-  isSeen();
-});
-
-/** Waits, and shows for how long; ends early where the user or the network says so. */
-function pause(mine, seconds) {
-  return new Promise((resolve) => {
-    const end = performance.now() + seconds * 1000;
-    const finish = () => {
-      clearInterval(timer);
-      removeEventListener("online", finish);
-      mine.retry = undefined;
-      if (!mine.ended.signal.aborted) showLost(mine, 0);
-      resolve();
-    };
-    const show = () => {
-      const left = Math.ceil((end - performance.now()) / 1000);
-      if (left <= 0 || mine.ended.signal.aborted) finish();
-      else showLost(mine, left);
-    };
-    const timer = setInterval(show, 250);
-    addEventListener("online", finish);
-    mine.retry = finish;
-    setConnection(mine, "lost");
-    show();
-  });
-}
-
-function showLost(mine, seconds) {
-  const text = mine.isCrowded && seconds ? words().crowded(seconds) : words().lost(seconds);
-  put($("lost").firstElementChild, text);
-}
-
-$("lost").querySelector("button").addEventListener("click", () => visit?.retry?.());
-
-function setConnection(mine, connection) {
+function connectionChanged(before) {
+  if (!visit?.connection) return;
+  const { state } = visit.connection;
   // Said once; the countdown is to be seen only.
-  if (connection === "lost" && mine.connection !== "lost") speak(words().connection.lost);
-  mine.connection = connection;
-  if (mine === visit) paintConnection();
+  if (state === "lost" && before !== "lost") speak(words().connection.lost);
+  if (state === "live" && before === "lost") speak(words().back);
+  paintConnection();
 }
 
 function paintConnection() {
-  const { connection } = visit;
-  $("connection").dataset.state = connection;
-  put($("connection"), words().connection[connection]);
-  $("lost").hidden = connection !== "lost";
-  document.body.classList.toggle("is-lost", connection === "lost");
+  const { state, seconds, isCrowded } = visit.connection;
+  const isLost = state === "lost";
+  $("connection").dataset.state = state;
+  put($("connection"), words().connection[state]);
+  $("lost").hidden = !isLost;
+  put($("lost").firstElementChild, isCrowded && seconds ? words().crowded(seconds) : words().lost(seconds));
+  document.body.classList.toggle("is-lost", isLost);
 }
 
-let isUnseen = false;
-let hiding;
-document.addEventListener("visibilitychange", () => {
-  clearTimeout(hiding);
-  isUnseen = false;
-  if (!document.hidden) return;
-  hiding = setTimeout(() => {
-    isUnseen = true;
-    visit?.stream?.abort();
-  }, UNSEEN);
-});
+$("lost").querySelector("button").addEventListener("click", () => visit?.connection.retry());
 
 // --- the board
 
@@ -477,12 +395,12 @@ async function carryOut(mine, row) {
     await refresh(mine.key, name, mayForce(row.source));
     // The answer was not read: whether there is another token the generation tells.
     const answer = await status(mine.key, name);
-    if (mine.ended.signal.aborted) return;
+    if (mine.hasEnded) return;
     answer.sources.forEach(takeOne);
     const isNew = answer.sources[0]?.generation !== generation;
     note(isNew ? words().fetched(name) : words().keptOld(name));
   } catch (error) {
-    if (mine.ended.signal.aborted) return;
+    if (mine.hasEnded) return;
     if (error.status === 401) return leave(words().keyNoMore);
     const isOfUpstream = error.code === "upstream"; // then the row tells it, with what to do
     const why = isOfUpstream ? words().whyBelow : error instanceof Refused ? error.message : words().unreachable;
