@@ -96,6 +96,8 @@ pub struct HttpConfig {
     pub idle_timeout: Duration,
     /// Whether a key may stand in the parameter `secret`, as in the original.
     pub secret_parameter: bool,
+    /// Whether the page for people is served at `/ui`.
+    pub ui: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// `None`: it speaks plain HTTP.

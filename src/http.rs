@@ -17,6 +17,7 @@ mod reply;
 mod routes;
 #[cfg(test)]
 mod tests;
+mod ui;
 mod v1;
 
 use std::io;
@@ -123,6 +124,7 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         access,
         status,
         secret_parameter: config.secret_parameter,
+        ui: config.ui,
         trusted_proxies: config.trusted_proxies.clone(),
         body_timeout: config.idle_timeout,
         tls,

@@ -24,6 +24,7 @@ const FIXED: &[(&str, Same)] = &[
     ("http.header_timeout", |a, b| a.http.header_timeout == b.http.header_timeout),
     ("http.idle_timeout", |a, b| a.http.idle_timeout == b.http.idle_timeout),
     ("http.secret_parameter", |a, b| a.http.secret_parameter == b.http.secret_parameter),
+    ("http.ui", |a, b| a.http.ui == b.http.ui),
     ("http.trusted_proxies", |a, b| a.http.trusted_proxies == b.http.trusted_proxies),
     // Whether there is TLS at all; its files are another matter.
     ("http.tls", |a, b| a.http.tls.is_some() == b.http.tls.is_some()),

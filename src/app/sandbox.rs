@@ -164,6 +164,9 @@ A stand-in for the WeChat API and a fresh server that fetches from it.
   http      http://{http}
   redis     {resp_host}:{resp}
 {taken}
+Look at it in a browser, with the key {secret}:
+  http://{http}/ui
+
 Read a token (renewed every {renewal} or so: watch the log below):
   curl 'http://{http}/wechat/token?type=access_token&secret={secret}'
   curl 'http://{http}/wechat/token?type=ticket&secret={secret}'

@@ -46,6 +46,7 @@ impl Lowering<'_> {
                 Duration::from_secs(60),
             ),
             secret_parameter: self.flag("http.secret_parameter", raw.secret_parameter, true),
+            ui: self.flag("http.ui", raw.ui, true),
             trusted_proxies: self
                 .networks("http.trusted_proxies", raw.trusted_proxies)
                 .unwrap_or_default(),

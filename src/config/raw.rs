@@ -50,6 +50,7 @@ group! {
         header_timeout: Option<Setting>,
         idle_timeout: Option<Setting>,
         secret_parameter: Option<Setting>,
+        ui: Option<Setting>,
         trusted_proxies: Option<Setting>,
         tls: Option<RawTls>,
     }

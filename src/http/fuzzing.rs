@@ -155,6 +155,7 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
         clock,
         access,
         secret_parameter: true,
+        ui: true,
         trusted_proxies: trusts.then(|| IpNet::from(peer.ip())).into_iter().collect(),
         body_timeout: Duration::from_secs(10),
         tls: None,

@@ -32,6 +32,8 @@ pub(super) struct Site {
     pub(super) status: Status,
     /// Whether a key may stand in the parameter `secret`.
     pub(super) secret_parameter: bool,
+    /// Whether the page is served.
+    pub(super) ui: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub(super) trusted_proxies: Vec<IpNet>,
     /// How long a request's body may take, all in all; and how long a connection may stand still.

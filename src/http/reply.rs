@@ -134,6 +134,12 @@ impl From<Unserved> for Response {
     }
 }
 
+/// Whether `If-None-Match` names this tag. It compares weakly: RFC 9110, section 13.1.2.
+pub(super) fn is_among(tags: &str, tag: &str) -> bool {
+    let mut tags = tags.split(',').map(str::trim);
+    tags.any(|given| given == "*" || given.trim_start_matches("W/") == tag)
+}
+
 /// The original's greeting.
 pub(super) fn banner() -> Response {
     let body = "Welcome to use wechat access token server!";

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::query::Asked;
 use super::reply::{self, Unserved};
 use super::v1::{self, ApiError, Resource};
-use super::{Door, form, health, metrics};
+use super::{Door, form, health, metrics, ui};
 use crate::token::Secret;
 
 /// One path that is served.
@@ -47,6 +47,10 @@ enum Endpoint {
     Health,
     Ready,
     Metrics,
+    /// A file of the page.
+    Page(&'static ui::File),
+    /// To the page.
+    ToThePage,
 }
 
 /// Stands for the name of a source in a path.
@@ -139,7 +143,28 @@ pub static ROUTES: &[Route] = &[
         statuses: &[200, 401, 429],
         endpoint: Endpoint::Metrics,
     },
+    page("/ui", "the page for people", &ui::INDEX),
+    page("/ui/style.css", "how it looks", &ui::STYLE),
+    page("/ui/icon.svg", "its icon", &ui::ICON),
+    page("/ui/early.js", "its language and colours, before it is drawn", &ui::EARLY),
+    page("/ui/app.js", "its script", &ui::APP),
+    page("/ui/api.js", "… and how it talks to /v1", &ui::API),
+    page("/ui/live.js", "… how it stays connected", &ui::LIVE),
+    page("/ui/render.js", "… how it shows a source", &ui::RENDER),
+    page("/ui/text.js", "… its words, in both languages", &ui::TEXT),
+    Route {
+        path: "/ui/",
+        methods: "GET, HEAD",
+        summary: "to the page",
+        statuses: &[308],
+        endpoint: Endpoint::ToThePage,
+    },
 ];
+
+const fn page(path: &'static str, summary: &'static str, file: &'static ui::File) -> Route {
+    let endpoint = Endpoint::Page(file);
+    Route { path, methods: "GET, HEAD", summary, statuses: &[200, 304], endpoint }
+}
 
 /// The row of a path, and the name of a source where the path has one, as it was sent.
 fn find(path: &str) -> Option<(&'static Route, &str)> {
@@ -163,6 +188,19 @@ impl Route {
     /// Whether it tells how the server is, and nothing that only clients may know.
     fn tells_how_it_is(&self) -> bool {
         matches!(self.endpoint, Endpoint::Health | Endpoint::Ready | Endpoint::Metrics)
+    }
+
+    /// Whether it belongs to the page for people, and so not to the interface for programs.
+    pub(super) fn is_of_the_page(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Page(_) | Endpoint::ToThePage)
+    }
+
+    /// Whether it is served here.
+    fn is_served(&self, site: &Site) -> bool {
+        match site.door {
+            Door::Main => site.ui || !self.is_of_the_page(),
+            Door::Metrics => self.tells_how_it_is(),
+        }
     }
 }
 
@@ -253,7 +291,7 @@ async fn answer(
     body: impl Stream<Item = Result<impl Buf, warp::Error>>,
 ) -> Result<Response, Unserved> {
     let Request { method, query, format, .. } = &request;
-    let found = find(path).filter(|(route, _)| site.door == Door::Main || route.tells_how_it_is());
+    let found = find(path).filter(|(route, _)| route.is_served(site));
     let (route, name) = match found {
         Some((route, name)) if route.allows(method) => (route, name),
         found => {
@@ -303,6 +341,8 @@ async fn answer(
             let answer = Box::pin(metrics::metrics(site, visitor)).await;
             Ok(answer.unwrap_or_else(Response::from))
         }
+        Endpoint::Page(file) => Ok(ui::file(file, request.if_none_match)),
+        Endpoint::ToThePage => Ok(ui::to_the_page()),
     }
 }
 
@@ -348,7 +388,7 @@ mod tests {
         assert_eq!(paths.len(), ROUTES.len());
         for route in ROUTES {
             assert!(route.path.starts_with('/') && !route.summary.is_empty());
-            assert!(route.statuses.contains(&200) && route.statuses.is_sorted());
+            assert!(route.statuses[0] < 400 && route.statuses.is_sorted());
             assert!(!route.allows(&Method::DELETE));
         }
     }

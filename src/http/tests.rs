@@ -8,6 +8,7 @@ mod drain;
 mod limits;
 mod logs;
 mod rest;
+mod ui;
 mod v1;
 
 use std::net::SocketAddr;
@@ -85,6 +86,7 @@ fn config(max_connections: usize, header_timeout: Duration, idle_timeout: Durati
         header_timeout,
         idle_timeout,
         secret_parameter: true,
+        ui: true,
         trusted_proxies: Vec::new(),
         tls: None,
     }

@@ -27,6 +27,7 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
         access,
         status,
         secret_parameter: true,
+        ui: true,
         trusted_proxies: Vec::new(),
         body_timeout: NEVER,
         tls,

@@ -14,6 +14,7 @@ use crate::duration::parse_duration;
 use crate::snapshot::LiveToken;
 use crate::token::{Generation, Secret};
 
+use super::super::reply::is_among;
 use super::{ApiError, Asked, json, parameter, visible, with};
 
 /// How long a client may have the server wait at most: shorter than what proxies allow an answer.
@@ -57,16 +58,13 @@ impl<'a> Wanted<'a> {
         Ok(Wanted { format, wait, after, has: if_none_match })
     }
 
-    /// Whether the client has this one. `If-None-Match` compares weakly: RFC 9110, section 13.1.2.
+    /// Whether the client has this one.
     fn has(&self, generation: Generation) -> bool {
         if self.after == Some(generation) {
             return true;
         }
         let tag = tag(generation, self.format);
-        self.has.is_some_and(|tags| {
-            let mut tags = tags.split(',').map(str::trim);
-            tags.any(|given| given == "*" || given.trim_start_matches("W/") == tag)
-        })
+        self.has.is_some_and(|tags| is_among(tags, &tag))
     }
 }
 
