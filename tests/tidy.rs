@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("outbound", &["token", "config"]),
     ("source", &["clock", "token", "config", "outbound"]),
     ("store", &["clock", "token", "account"]),
-    ("snapshot", &["clock", "token"]),
+    ("snapshot", &["clock", "token", "account"]),
     (
         "refresh",
         &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
