@@ -31,7 +31,11 @@ const ROOMS: &[(&str, &[&str])] = &[
         "refresh",
         &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
     ),
-    ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh"]),
+    (
+        "notify",
+        &["clock", "token", "account", "config", "shutdown", "outbound", "source", "snapshot"],
+    ),
+    ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh", "notify"]),
     (
         "http",
         &[
@@ -84,6 +88,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
             "snapshot",
             "refresh",
+            "notify",
             "status",
             "http",
             "resp",
@@ -112,7 +117,7 @@ const ENGINE_FOR_LISTENERS: &[&str] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("sled", &["store/engine.rs"]),
     ("bincode", &["store/format.rs"]),
-    ("ring", &["store/seal.rs"]),
+    ("ring", &["store/seal.rs", "notify/format.rs"]),
     ("ron", &["config/raw.rs"]),
     ("reqwest", &["outbound.rs"]),
     ("rustls", &["outbound.rs", "tls"]),
@@ -139,6 +144,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("source/request.rs", "makes a request of it"),
     ("source/reply.rs", "cuts what was sent out of messages"),
     ("outbound.rs", "sends it, and logs in to a proxy"),
+    ("notify/format.rs", "sends it to its receiver, and signs with it"),
     ("store/directory.rs", "keeps the generated request secret"),
     ("store/format.rs", "writes the record"),
     ("store/seal.rs", "draws a key from the configured text"),
