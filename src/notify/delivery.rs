@@ -160,7 +160,7 @@ impl<C: Carrier> Courier<C> {
                             webhook = name,
                             why,
                             attempt,
-                            "a webhook's message is given up; see to its receiver, and try it with `notify-test`"
+                            "a webhook's message is given up; see to its receiver, and try it with notify-test"
                         );
                         break;
                     }
