@@ -1,6 +1,7 @@
 //! The composition root: the only file that knows every room. Starts them in order, and ends them.
 
 mod encryption;
+mod listening;
 mod reload;
 mod running;
 pub mod sandbox;
@@ -12,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
@@ -20,6 +20,7 @@ use crate::access::{Access, REPORT_EVERY};
 use crate::clock::{self, LOOK_EVERY, SharedClock};
 use crate::config::{Advice, Config, HttpConfig, Mistake, RespConfig};
 use crate::http::{self, Door, HttpParts};
+use crate::notify::Webhooks;
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::refresh::Shared;
 use crate::resp::{self, RespParts};
@@ -33,6 +34,7 @@ use crate::token::Secret;
 
 pub use encryption::Certificates;
 use encryption::Encryption;
+use listening::bind;
 pub use reload::Reloaded;
 use running::{Ready, Running};
 
@@ -46,11 +48,6 @@ const OWN_DESCRIPTORS: usize = 384;
 
 /// Connections to the address of the metrics at once: a Prometheus or two, and whoever looks.
 const MAX_SCRAPERS: usize = 64;
-
-/// Connections that may wait to be accepted. Where more come at once (all clients of a server that has
-/// just been restarted), the system drops them, and each tries again after a second. The system
-/// itself takes less where `net.core.somaxconn` says so.
-const BACKLOG: u32 = 4_096;
 
 /// How often the store's directory is looked at: in an hour without a write nobody else would notice that
 /// it has been deleted.
@@ -138,6 +135,7 @@ pub struct Server {
     drain: Drain,
     running: Running,
     encryption: Encryption,
+    webhooks: Webhooks,
     /// What it was started with, but for the sources.
     settings: Config,
     store: Closing,
@@ -185,7 +183,7 @@ pub async fn start_on(
 
     let drain = Drain::new();
     let shared = Shared::new(restored.calls, restored.marks);
-    let upstream = HttpUpstream::new(outbound, Arc::clone(&clock));
+    let upstream = HttpUpstream::new(outbound.clone(), Arc::clone(&clock));
     // What is in the config needs no file.
     let generated = config.request_secret.is_none().then(|| (secret.clone(), dir.clone()));
     let mut running =
@@ -228,11 +226,15 @@ pub async fn start_on(
     };
     drain.spawn(report_reads(Arc::clone(&access), Arc::clone(&clock), drain.clone()));
     let encryption = Encryption::begin(certificates, &clock, &drain).map_err(StartError::Thread)?;
+    // Before anything is fetched, so that the first failure is heard.
+    let mut webhooks = Webhooks::new(outbound, reader.clone(), Arc::clone(&clock), drain.clone());
+    webhooks.change_to(&config.webhooks);
     let status = Status::new(
         reader.clone(),
         running.catalogue(),
         running.shared(),
         Arc::clone(&access),
+        webhooks.deliveries(),
         Arc::clone(&clock),
     );
     let parts = HttpParts {
@@ -285,6 +287,7 @@ pub async fn start_on(
         drain,
         running,
         encryption,
+        webhooks,
         settings: config,
         store: closing,
         runtimes,
@@ -402,37 +405,6 @@ async fn put_again(tokens: &TokenStore, reader: &Reader, clock: &SharedClock) ->
 /// Runs what blocks where it may.
 async fn in_blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(run).await.expect("what blocks does not panic, nor is it aborted")
-}
-
-async fn bind(
-    setting: &'static str,
-    address: SocketAddr,
-    passed: Option<std::net::TcpListener>,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |error| StartError::Bind { setting, address, error };
-    let Some(passed) = passed else {
-        let listener = listen(address).map_err(failed)?;
-        let bound = listener.local_addr().map_err(failed)?;
-        return Ok((listener, bound));
-    };
-    let listener = TcpListener::from_std(passed).map_err(failed)?;
-    let passed = listener.local_addr().map_err(failed)?;
-    // What the config was checked for (no password on an address that others can reach) is to hold.
-    if passed.ip() != address.ip() || ![0, passed.port()].contains(&address.port()) {
-        return Err(StartError::Elsewhere { setting, address, passed });
-    }
-    Ok((listener, passed))
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A restart need not wait until the last connections are forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 /// The configured request secret, or the one that was made at the first start.

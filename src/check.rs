@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::{
     Advice, Body, Config, HttpConfig, Method, RefreshPolicy, Rotation, TlsConfig, TokenSource,
+    WebhookConfig,
 };
 use crate::duration::format_duration;
 
@@ -43,6 +44,7 @@ impl fmt::Display for Plan<'_> {
                 writeln!(f, "secret   made at the first start and kept in the store directory")?
             }
         }
+        config.webhooks.iter().try_for_each(|webhook| write_webhook(f, webhook))?;
         writeln!(f, "sources  {}, in order of dependency:", config.sources.len())?;
         config.sources.iter().try_for_each(|source| write_source(f, source))?;
         let mut advice = config.advice.iter();
@@ -57,6 +59,15 @@ fn how(tls: &Option<TlsConfig>) -> &'static str {
         Some(TlsConfig { client_ca: None, .. }) => ", TLS",
         Some(TlsConfig { client_ca: Some(_), .. }) => ", TLS with client certificates",
     }
+}
+
+/// Without its address, which may hold a key.
+fn write_webhook(f: &mut fmt::Formatter<'_>, webhook: &WebhookConfig) -> fmt::Result {
+    let WebhookConfig { name, kind, secret, topics, quiet, .. } = webhook;
+    let signed = if secret.is_some() { ", signed" } else { "" };
+    let topics: Vec<&str> = topics.iter().map(|topic| topic.as_str()).collect();
+    let (kind, topics, quiet) = (kind.as_str(), topics.join(", "), format_duration(*quiet));
+    writeln!(f, "webhook  {name}, {kind}{signed}: {topics}; the same again after {quiet}")
 }
 
 fn write_source(f: &mut fmt::Formatter<'_>, source: &TokenSource) -> fmt::Result {

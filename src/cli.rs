@@ -33,6 +33,8 @@ pub enum Command {
     Serve,
     /// Validate the config and say what it would do; nothing is started or fetched.
     Check,
+    /// Send a test message to every webhook of the config, and say what came of it.
+    NotifyTest,
     /// Try everything without a WeChat account: a stand-in for the WeChat API and a fresh server.
     Sandbox(SandboxArgs),
 }

@@ -23,6 +23,7 @@ mod store;
 mod template;
 mod vendors;
 mod watch;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,8 @@ pub struct Config {
     pub ready: ReadyConfig,
     /// Where metrics are served without a key; `None`: only where a key is asked for.
     pub metrics: Option<MetricsConfig>,
+    /// Who is told of failures and recoveries.
+    pub webhooks: Vec<WebhookConfig>,
     /// How long what is in flight may take to finish after SIGTERM.
     pub grace_period: Duration,
     /// The token sources in an order in which each comes after those it depends on.
@@ -209,6 +212,92 @@ pub struct MetricsConfig {
     pub bind: SocketAddr,
     /// Whether it may be an address that other machines can reach.
     pub public: bool,
+}
+
+/// Somebody who is told of what an operator must hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// Its name, in the log and in metrics.
+    pub name: String,
+    /// Where messages are sent to: `http` or `https` with a host. A group robot's holds its key.
+    pub url: Secret,
+    /// What a message looks like.
+    pub kind: WebhookKind,
+    /// What messages are signed with; `None`: they are not. One of [`WebhookKind::Json`] that begins
+    /// with `whsec_` goes on with the key in Base64.
+    pub secret: Option<Secret>,
+    /// What it is told of.
+    pub topics: Vec<Topic>,
+    /// How long the same is not told again.
+    pub quiet: Duration,
+    /// How long is waited for what else happens, to put it into one message.
+    pub gather: Duration,
+    /// The language of a message's text.
+    pub language: Language,
+    /// What this server is called in messages; `None`: the name of the host.
+    pub server_name: Option<String>,
+}
+
+/// What a webhook's messages look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookKind {
+    /// JSON for programs, signed as Standard Webhooks says.
+    Json,
+    /// A text for a group robot of WeCom (企业微信).
+    WeCom,
+    /// A text for a group robot of DingTalk (钉钉).
+    DingTalk,
+    /// A text for a group robot of Feishu (飞书) or Lark.
+    Feishu,
+}
+
+impl WebhookKind {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WebhookKind::Json => "JSON",
+            WebhookKind::WeCom => "WeCom",
+            WebhookKind::DingTalk => "DingTalk",
+            WebhookKind::Feishu => "Feishu",
+        }
+    }
+}
+
+/// What a webhook can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    /// A source's renewals fail.
+    Failing,
+    /// They come off again.
+    Recovered,
+    /// An account's calls of the day run out.
+    Quota,
+    /// Another system fetches for the same account.
+    Foreign,
+}
+
+impl Topic {
+    /// Every one.
+    pub const ALL: [Topic; 4] = [Topic::Failing, Topic::Recovered, Topic::Quota, Topic::Foreign];
+
+    /// Its name in the config and in messages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Topic::Failing => "failing",
+            Topic::Recovered => "recovered",
+            Topic::Quota => "quota",
+            Topic::Foreign => "foreign",
+        }
+    }
+}
+
+/// The language of what people are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// Chinese
+    Chinese,
+    /// English
+    English,
 }
 
 impl Default for LogConfig {

@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod http;
 pub mod log_budget;
 pub mod logging;
+pub mod notify;
 pub mod outbound;
 pub mod refresh;
 pub mod resp;

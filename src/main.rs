@@ -12,6 +12,7 @@ use wechat_token_server::cli::{Cli, Command, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::config::{self, Config, Environment, LogConfig};
 use wechat_token_server::logging;
+use wechat_token_server::notify;
 use wechat_token_server::outbound::Outbound;
 use wechat_token_server::shutdown::{Signal, Signals};
 use wechat_token_server::store::Refused;
@@ -19,6 +20,8 @@ use wechat_token_server::supervisor::{self, Sockets};
 
 /// What was in flight could not be finished within the grace period.
 const UNFINISHED: u8 = 1;
+/// A test message could not be delivered.
+const UNDELIVERED: u8 = 1;
 /// The names and numbers of `sysexits.h`.
 const EX_OSERR: u8 = 71;
 const EX_TEMPFAIL: u8 = 75;
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
     };
     if let Some(Command::Check) = cli.command {
         return check(&config);
+    }
+    if let Some(Command::NotifyTest) = cli.command {
+        return with_runtime(notify_test(config));
     }
     let sockets = match Sockets::passed(&environment) {
         Ok(sockets) => sockets,
@@ -155,6 +161,30 @@ fn check(config: &Config) -> ExitCode {
         }
         Err(mistakes) => fail(EX_CONFIG, StartError::Tls(mistakes)),
     }
+}
+
+/// Sends a test message to every webhook, one after the other.
+async fn notify_test(config: Config) -> ExitCode {
+    let outbound = match Outbound::new(&config.outbound) {
+        Ok(outbound) => outbound,
+        Err(error) => return fail(EX_CONFIG, error),
+    };
+    if config.webhooks.is_empty() {
+        return fail(
+            EX_CONFIG,
+            "the config has no webhooks; docs/webhooks.md says how to set them up",
+        );
+    }
+    let clock = SystemClock::shared();
+    let mut code = ExitCode::SUCCESS;
+    for webhook in &config.webhooks {
+        let name = &webhook.name;
+        match notify::test(webhook, &outbound, &clock).await {
+            Ok(()) => print(&format!("{name}: delivered\n")),
+            Err(why) => code = fail(UNDELIVERED, format!("{name}: not delivered: {why}")),
+        }
+    }
+    code
 }
 
 fn ended(finished: bool) -> ExitCode {

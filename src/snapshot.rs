@@ -4,22 +4,25 @@
 //! of the store or of the upstream.
 
 mod condition;
+mod feed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use foldhash::fast::RandomState;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 
 use crate::clock::Now;
 use crate::token::{Generation, SourceName, TokenRecord};
 
 use condition::Condition;
+use feed::{Feeds, tell};
 
 pub use condition::{Chapter, ConditionNow, Remedy, Trouble};
+pub use feed::{CallsUsed, Happening, Listener, News, Onlooker};
 
 /// A record as it is served: with what is needed to say how long a client may rely on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,49 +69,6 @@ impl Published {
     }
 }
 
-/// How many pieces of news wait for a listener that is slow; one that is slower is told so, and looks
-/// at everything.
-const NEWS_KEPT: usize = 1_024;
-
-/// What has happened to what is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// A source has published: another token, or more (or less) life of the same one.
-    Published(SourceName),
-    /// A reload has changed which sources there are, or the listener missed something: any source may
-    /// have another token than it had, or none.
-    Everything,
-}
-
-/// How many happenings wait for a listener that is slow.
-const HAPPENINGS_KEPT: usize = 512;
-
-/// What happens to a source, for those who look on: each is told once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Happening {
-    /// It has another value.
-    Rotated {
-        /// Whose.
-        source: SourceName,
-        /// Which value it is.
-        generation: Generation,
-    },
-    /// Its renewals have begun to fail, or fail for another reason than before.
-    Failing {
-        /// Whose.
-        source: SourceName,
-        /// Why.
-        trouble: Arc<Trouble>,
-    },
-    /// A renewal has come off after failures.
-    Recovered {
-        /// Whose.
-        source: SourceName,
-    },
-    /// A reload has changed which sources there are, or the listener was too slow and missed some.
-    Everything,
-}
-
 /// One source's place in the snapshot. Cheap to clone: each clone is the same place.
 #[derive(Debug, Clone)]
 pub struct Slot(Arc<Place>);
@@ -120,25 +80,6 @@ struct Place {
     condition: Condition,
     changed: Notify,
     feeds: Arc<Feeds>,
-}
-
-/// What all places share: whom their refreshers tell.
-#[derive(Debug)]
-struct Feeds {
-    news: broadcast::Sender<News>,
-    happenings: broadcast::Sender<Happening>,
-    /// How many sources are served.
-    sources: AtomicUsize,
-}
-
-impl Default for Feeds {
-    fn default() -> Feeds {
-        Feeds {
-            news: broadcast::Sender::new(NEWS_KEPT),
-            happenings: broadcast::Sender::new(HAPPENINGS_KEPT),
-            sources: AtomicUsize::new(0),
-        }
-    }
 }
 
 impl Slot {
@@ -217,11 +158,6 @@ impl Roster {
     }
 }
 
-fn tell<T>(listeners: &broadcast::Sender<T>, what: T) {
-    // An error: nobody listens.
-    let _ = listeners.send(what);
-}
-
 /// Makes the snapshot of these sources, all absent, for a set of sources that never changes: a
 /// [`Publisher`] for each, in the same order, and the [`Reader`] for everybody.
 pub fn snapshot(names: impl IntoIterator<Item = SourceName>) -> (Vec<Publisher>, Reader) {
@@ -274,6 +210,18 @@ impl Publisher {
         if place.condition.succeed(at, place.feeds.sources.load(Ordering::Relaxed)) {
             tell(&place.feeds.happenings, Happening::Recovered { source: place.name.clone() });
         }
+    }
+
+    /// Notes that a value was refused that should have been good.
+    pub fn note_foreign(&self, generation: Generation) {
+        let place = &self.slot.0;
+        let source = place.name.clone();
+        tell(&place.feeds.happenings, Happening::Foreign { source, generation });
+    }
+
+    /// Notes that a call of this source has used up a good part of its account's day.
+    pub fn note_calls(&self, used: CallsUsed) {
+        tell(&self.slot.0.feeds.happenings, Happening::CallsUsed(Arc::new(used)));
     }
 
     /// Notes when the next renewal is due; `None`: one is under way.
@@ -367,38 +315,6 @@ impl Changes {
                 return;
             }
             changed.await;
-        }
-    }
-}
-
-/// Tells what happens. See [`Reader::news`].
-#[derive(Debug)]
-pub struct Listener(broadcast::Receiver<News>);
-
-impl Listener {
-    /// The next piece of news; waits for one. Nothing is lost when the wait is given up.
-    pub async fn next(&mut self) -> News {
-        match self.0.recv().await {
-            Ok(news) => news,
-            Err(broadcast::error::RecvError::Lagged(_)) => News::Everything,
-            // Nobody publishes any more, so nothing will happen.
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-        }
-    }
-}
-
-/// Tells what happens. See [`Reader::happenings`].
-#[derive(Debug)]
-pub struct Onlooker(broadcast::Receiver<Happening>);
-
-impl Onlooker {
-    /// The next happening; waits for one. Nothing is lost when the wait is given up.
-    pub async fn next(&mut self) -> Happening {
-        match self.0.recv().await {
-            Ok(happening) => happening,
-            Err(broadcast::error::RecvError::Lagged(_)) => Happening::Everything,
-            // Nobody publishes any more, so nothing will happen.
-            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }

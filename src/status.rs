@@ -14,6 +14,7 @@ use crate::access::{Access, Reader as Who, Reads, Reason, Via};
 use crate::account::Account;
 use crate::clock::{Now, SharedClock};
 use crate::config::TokenSource;
+use crate::notify::Deliveries;
 use crate::refresh::Shared;
 use crate::snapshot::{Chapter, ConditionNow, Published, Reader};
 use crate::token::{Generation, SourceName};
@@ -42,6 +43,7 @@ struct Sight {
     catalogue: Catalogue,
     shared: Arc<Shared>,
     access: Arc<Access>,
+    webhooks: Deliveries,
     clock: SharedClock,
     started: Now,
     /// By protocol.
@@ -212,6 +214,7 @@ impl Status {
         catalogue: Catalogue,
         shared: Arc<Shared>,
         access: Arc<Access>,
+        webhooks: Deliveries,
         clock: SharedClock,
     ) -> Status {
         let started = clock.now();
@@ -220,6 +223,7 @@ impl Status {
             catalogue,
             shared,
             access,
+            webhooks,
             clock,
             started,
             traffic: Default::default(),
@@ -235,7 +239,8 @@ impl Status {
     ) -> Status {
         let (catalogue, shared) = (Catalogue::default(), Shared::new([], []));
         catalogue.set(sources.into_iter().map(Arc::new));
-        Status::new(reader.clone(), catalogue, shared, Arc::clone(access), Arc::clone(clock))
+        let (access, webhooks) = (Arc::clone(access), Deliveries::default());
+        Status::new(reader.clone(), catalogue, shared, access, webhooks, Arc::clone(clock))
     }
 
     /// When the server started.
@@ -302,6 +307,11 @@ impl Status {
     /// What the refreshers have counted and timed.
     pub fn meters(&self) -> &Meters {
         self.0.shared.meters()
+    }
+
+    /// What came of the messages of each webhook.
+    pub fn webhooks(&self) -> &Deliveries {
+        &self.0.webhooks
     }
 
     /// The connections of a protocol's listener.

@@ -26,12 +26,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("outbound", &["token", "config"]),
     ("source", &["clock", "token", "config", "outbound"]),
     ("store", &["clock", "token", "account"]),
-    ("snapshot", &["clock", "token"]),
+    ("snapshot", &["clock", "token", "account"]),
     (
         "refresh",
         &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
     ),
-    ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh"]),
+    (
+        "notify",
+        &["clock", "token", "account", "config", "shutdown", "outbound", "source", "snapshot"],
+    ),
+    ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh", "notify"]),
     (
         "http",
         &[
@@ -84,6 +88,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
             "snapshot",
             "refresh",
+            "notify",
             "status",
             "http",
             "resp",
@@ -112,7 +117,7 @@ const ENGINE_FOR_LISTENERS: &[&str] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("sled", &["store/engine.rs"]),
     ("bincode", &["store/format.rs"]),
-    ("ring", &["store/seal.rs"]),
+    ("ring", &["store/seal.rs", "notify/format.rs"]),
     ("ron", &["config/raw.rs"]),
     ("reqwest", &["outbound.rs"]),
     ("rustls", &["outbound.rs", "tls"]),
@@ -139,6 +144,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("source/request.rs", "makes a request of it"),
     ("source/reply.rs", "cuts what was sent out of messages"),
     ("outbound.rs", "sends it, and logs in to a proxy"),
+    ("notify/format.rs", "sends it to its receiver, and signs with it"),
     ("store/directory.rs", "keeps the generated request secret"),
     ("store/format.rs", "writes the record"),
     ("store/seal.rs", "draws a key from the configured text"),
@@ -544,4 +550,102 @@ fn accepted_advisories_are_the_same_everywhere() {
     assert!(!accepted.is_empty());
     assert_eq!(ids("deny.toml"), accepted);
     assert_eq!(ids("SECURITY.md"), accepted);
+}
+
+/// A log line of the source: its level, and its words as they appear.
+type LogLine = (String, &'static str);
+
+/// The warnings and errors that a text of code logs: the last text in each call of the macro. (They may
+/// be called by their path or by their names.)
+fn log_lines(code: &str) -> Vec<LogLine> {
+    let mut lines = Vec::new();
+    for (call, level) in [("warn!(", "warn"), ("error!(", "error")] {
+        for (at, _) in code.match_indices(call) {
+            let is_whole = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            let words = is_whole.then(|| last_text(&code[at + call.len()..])).flatten();
+            lines.extend(words.map(|words| (words, level)));
+        }
+    }
+    lines
+}
+
+/// The last text in double quotes before the parenthesis that closes, with its lines put together.
+fn last_text(code: &str) -> Option<String> {
+    let (mut depth, mut last) = (1, None);
+    let mut chars = code.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            '"' => {
+                let mut text = String::new();
+                while let Some(char) = chars.next().filter(|char| *char != '"') {
+                    match char {
+                        // A line that goes on, or what is written with a backslash.
+                        '\\' => match chars.next() {
+                            Some('\n') => {
+                                let rest = chars.as_str().trim_start();
+                                chars = rest.chars();
+                            }
+                            escaped => text.extend(escaped),
+                        },
+                        char => text.push(char),
+                    }
+                }
+                last = Some(text);
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            return last;
+        }
+    }
+    None
+}
+
+#[test]
+fn the_words_of_a_log_line_are_found() {
+    let code = r#"
+        tracing::warn!(%error, a = f("x"), "one \
+            line"); error!("two"); my_warn!("no"); tracing::info!("no");
+        tracing::warn!(reason = "not this", "refused \"so\"")"#;
+    let found = log_lines(code);
+    let expected = [("one line", "warn"), ("refused \"so\"", "warn"), ("two", "error")];
+    assert_eq!(found, expected.map(|(words, level)| (words.to_owned(), level)));
+}
+
+/// docs/operations.md says of each warning and error what it means and what to do, and of no other.
+#[test]
+fn every_warning_and_error_is_explained() {
+    let said: BTreeSet<LogLine> = sources()
+        .iter()
+        .filter(|file| !file.is_test())
+        .flat_map(|file| {
+            let tests = file.text.find("#[cfg(test)]\nmod tests {").unwrap_or(file.text.len());
+            log_lines(&file.text[..tests])
+        })
+        .collect();
+    let document = text_of("docs/operations.md");
+    let (_, tables) = document.split_once("## What the log says").unwrap();
+    let mut explained = BTreeSet::new();
+    let mut complaints = Vec::new();
+    for row in tables.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [line, level, meaning, action] = cells[..] else {
+            complaints.push(format!("not a line, its level, its meaning and what to do: {row}"));
+            continue;
+        };
+        if meaning.is_empty() || action.is_empty() {
+            complaints.push(format!("{line}: no meaning, or nothing to do"));
+        }
+        let level = if level == "error" { "error" } else { "warn" };
+        if !explained.insert((line.trim_matches('`').to_owned(), level)) {
+            complaints.push(format!("{line}: explained twice"));
+        }
+    }
+    assert!(said.len() > 40, "{} lines were found", said.len());
+    let missing = said.difference(&explained).map(|line| format!("not explained: {line:?}"));
+    let stale = explained.difference(&said).map(|line| format!("nobody logs: {line:?}"));
+    complaints.extend(missing.chain(stale));
+    fail_on(&complaints);
 }

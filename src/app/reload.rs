@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::config::{self, Config, ConfigErrors, Environment, RespConfig, TokenSource};
+use crate::notify;
 use crate::token::SourceName;
 
 use super::{Certificates, Server, log_advice};
@@ -172,6 +173,12 @@ impl Server {
         self.encryption.replace(certificates);
         let reloaded = Reloaded { need_restart, ..self.running.change_to(config.sources) };
         reloaded.log();
+        // After the sources, whose failures they tell.
+        let webhooks = self.webhooks.change_to(&config.webhooks);
+        if webhooks != notify::Changed::default() {
+            let notify::Changed { started, ended } = webhooks;
+            tracing::info!(started, ended, "webhooks changed");
+        }
         Ok(reloaded)
     }
 }

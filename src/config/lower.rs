@@ -14,6 +14,7 @@ use super::raw::{RawConfig, RawLog, RawOutbound, RawRefresh, nearest};
 use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
 use super::template::wipe;
+use super::webhooks::lower_webhooks;
 use super::{Advice, Config, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy};
 use crate::duration::parse_duration;
 use crate::token::Secret;
@@ -43,6 +44,7 @@ pub(super) fn lower(
     let outbound = lowering.outbound(raw.outbound);
     let log = lowering.log(raw.log);
     let grace_period = lowering.duration("grace_period", raw.grace_period, Duration::from_secs(10));
+    let webhooks = lower_webhooks(raw.webhooks, &mut lowering);
     let metrics = lowering.metrics(raw.metrics, &http, resp.as_ref());
     let names = raw.token_sources.0.iter().map(|(name, _)| name.clone()).collect();
     let sources = lower_sources(raw.token_sources, &defaults, &mut lowering);
@@ -63,6 +65,7 @@ pub(super) fn lower(
         log,
         ready,
         metrics,
+        webhooks,
         grace_period,
         sources: sources?,
         advice: lowering.advice,

@@ -36,6 +36,7 @@ group! {
         log: RawLog,
         ready: RawReady,
         metrics: RawMetrics,
+        webhooks: Table<RawWebhook>,
         grace_period: Option<Setting>,
         token_sources: Table<RawSource>,
     }
@@ -193,11 +194,25 @@ group! {
     }
 }
 
+group! {
+    /// One of `webhooks`.
+    RawWebhook {
+        url: Option<Setting>,
+        kind: Option<Choice>,
+        secret: Option<Setting>,
+        events: Option<Setting>,
+        quiet: Option<Setting>,
+        gather: Option<Setting>,
+        language: Option<Setting>,
+        server_name: Option<Setting>,
+    }
+}
+
 /// The settings of `Sticky` in a source's `rotation`.
 pub(super) const STICKY_NAMES: &[&str] = &["window"];
 
 /// The names of the settings, group by group.
-pub(super) fn groups() -> [&'static [&'static str]; 15] {
+pub(super) fn groups() -> [&'static [&'static str]; 16] {
     [
         RawConfig::NAMES,
         RawHttp::NAMES,
@@ -214,6 +229,7 @@ pub(super) fn groups() -> [&'static [&'static str]; 15] {
         RawBasic::NAMES,
         RawSuccess::NAMES,
         STICKY_NAMES,
+        RawWebhook::NAMES,
     ]
 }
 
@@ -274,6 +290,7 @@ fn unknown(path: &str) -> Mistake {
         "ready" => RawReady::NAMES,
         "metrics" => RawMetrics::NAMES,
         _ if group.starts_with("clients.") => RawClient::NAMES,
+        _ if group.starts_with("webhooks.") => RawWebhook::NAMES,
         // Below a source; its name may hold dots, so only the end of the path tells.
         _ if group.ends_with(".basic") => RawBasic::NAMES,
         _ if group.ends_with(".success") => RawSuccess::NAMES,

@@ -91,7 +91,8 @@ impl Collector for Scrape {
         let mut page = Page { encoder };
         self.server(&mut page)?;
         self.refreshes(&mut page)?;
-        self.access(&mut page)
+        self.access(&mut page)?;
+        self.webhooks(&mut page)
     }
 }
 
@@ -209,6 +210,30 @@ impl Scrape {
             "Requests that were given nothing, by reason",
             self.status.refusals().map(|(reason, via, count)| {
                 ([("reason", reason.as_str()), ("protocol", via.as_str())], count)
+            }),
+        )
+    }
+}
+
+impl Scrape {
+    /// For those who may do everything: a limited client has no business with the operator's robots.
+    fn webhooks(&self, page: &mut Page<'_>) -> Written {
+        let webhooks = match self.client {
+            None => self.status.webhooks().counts(),
+            Some(_) => Vec::new(),
+        };
+        page.counters(
+            "wechat_token_webhook_messages",
+            "Messages of webhooks that have arrived or were given up, and attempts that failed",
+            webhooks.iter().flat_map(|counts| {
+                let results = [
+                    ("delivered", counts.delivered),
+                    ("failed_attempt", counts.failed_attempts),
+                    ("given_up", counts.given_up),
+                ];
+                results.map(|(result, count)| {
+                    ([("webhook", &*counts.webhook), ("result", result)], count)
+                })
             }),
         )
     }

@@ -21,7 +21,7 @@ use crate::refresh::meters::Meters;
 use crate::refresh::places::Places;
 use crate::refresh::report::{self, Report};
 use crate::shutdown::Drain;
-use crate::snapshot::{Changes, Published, Publisher, Reader};
+use crate::snapshot::{CallsUsed, Changes, Published, Publisher, Reader};
 use crate::source::{Dependencies, FetchError, FetchRequest, Upstream};
 use crate::store::{RecordStore, StoreError};
 use crate::token::{Generation, SourceName, TokenRecord};
@@ -301,7 +301,10 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 }
                 self.publisher.note_failure(trouble);
             }
-            Report::Foreign { .. } => self.tools.shared.meters.count_foreign(),
+            Report::Foreign { generation, .. } => {
+                self.tools.shared.meters.count_foreign();
+                self.publisher.note_foreign(*generation);
+            }
             Report::Renewed { .. } => self.publisher.note_success(now.wall),
             _ => {}
         }
@@ -377,6 +380,12 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                 endpoint = &*account.endpoint, percent, made = admitted.calls.made,
                 "a good part of the account's calls of this day is used up"
             );
+            self.publisher.note_calls(CallsUsed {
+                account: account.clone(),
+                made: admitted.calls.made,
+                limit: limit.unwrap_or(u32::MAX),
+                percent,
+            });
         }
         Ok(admitted)
     }

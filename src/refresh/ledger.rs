@@ -20,7 +20,7 @@ const FORCE_INTERVAL: Duration = Duration::from_secs(30);
 const RESERVE: u32 = 5;
 
 /// The parts of a day's calls, in percent, at which a warning is due.
-const WARN_AT: [u32; 2] = [80, 50];
+const WARN_AT: [u32; 3] = [100, 80, 50];
 
 /// Why a call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +203,8 @@ mod tests {
         assert_eq!(enter(Purpose::Forced), Err(Denied::Reserved(rest)));
         assert_eq!(enter(Purpose::ForcedNew), Err(Denied::Reserved(rest)));
         assert_eq!(enter(Purpose::Scheduled).unwrap().calls.made, 9);
-        assert_eq!(enter(Purpose::Scheduled).unwrap().calls.made, 10);
+        let last = enter(Purpose::Scheduled).unwrap();
+        assert_eq!((last.calls.made, last.warn_at), (10, Some(100)));
         assert_eq!(enter(Purpose::Scheduled), Err(Denied::Spent(rest)));
         // The next Beijing day begins at Beijing's midnight.
         assert_eq!(

@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt;
 
+use super::feed::{HAPPENINGS_KEPT, NEWS_KEPT};
 use super::*;
 use crate::token::{Secret, SourceIdentity};
 

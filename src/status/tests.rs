@@ -79,7 +79,8 @@ fn world() -> World {
     catalogue.set(sources);
     let clock: SharedClock = Arc::new(Still(at(0)));
     let access = Arc::new(Access::new(Secret::new("k"), None, Vec::new(), Arc::clone(&clock)));
-    let status = Status::new(reader, catalogue, shared, Arc::clone(&access), clock);
+    let status =
+        Status::new(reader, catalogue, shared, Arc::clone(&access), Deliveries::default(), clock);
     World { status, access, publishers }
 }
 

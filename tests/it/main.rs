@@ -13,6 +13,7 @@ mod faults;
 mod interop;
 mod kills;
 mod limits;
+mod notify;
 mod program;
 mod refresh;
 mod reload;

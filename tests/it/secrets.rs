@@ -7,6 +7,7 @@ use wechat_token_server::config::LogConfig;
 use wechat_token_server::logging;
 use wechat_token_server::sandbox::{Account, Settings};
 
+use crate::support::receiver::{Answer, Receiver};
 use crate::support::{
     SECRET, binary, config_text, copies_in_memory, files_with, force, get, http, resp, serve,
     served, soon, upstream, value,
@@ -23,8 +24,20 @@ async fn no_secret_and_no_token_is_in_a_log_at_any_level_in_an_error_or_in_a_fil
         "hyper reqwest hyper_util rustls sled tokio warp mio want h2 serde ron wechat_token_server";
     let directives: String = targets.split(' ').map(|target| format!("{target}=trace,")).collect();
     command.env("RUST_LOG", format!("{directives}trace"));
-    let extra = r#"log: (format: "json"), refresh: (cooldown: "0s", timeout: "1s"),"#;
-    let text = config_text(wechat.address(), dir.path(), extra);
+    let receiver = Receiver::start(&[Answer::Says(500, "no"), Answer::Closes]).await;
+    let webhooks: String = [("Json", "json-secret-canary"), ("DingTalk", "SEC-secret-canary")]
+        .map(|(kind, secret)| {
+            let url = format!(
+                "http://user:password-canary@{}/{kind}/path-canary?key=url-key-canary",
+                receiver.address
+            );
+            format!(r#""{kind}": (kind: {kind}, url: "{url}", secret: "{secret}", gather: "0s"),"#)
+        })
+        .concat();
+    let extra = format!(
+        r#"log: (format: "json"), refresh: (cooldown: "0s", timeout: "1s"), webhooks: {{{webhooks}}},"#
+    );
+    let text = config_text(wechat.address(), dir.path(), &extra);
     let file = dir.path().join("config.ron");
     std::fs::write(&file, text.replacen("(path:", &format!("(key: {STORE_KEY:?}, path:"), 1))
         .unwrap();
@@ -34,6 +47,7 @@ async fn no_secret_and_no_token_is_in_a_log_at_any_level_in_an_error_or_in_a_fil
         [SECRET, STORE_KEY, Account::SANDBOX_SECRET, "wrong-secret-canary"]
             .map(str::to_owned)
             .into();
+    let of_webhooks = ["json-sec", "SEC-sec", "password-canary", "path-canary", "url-key-canary"];
     let mut errors = String::new();
     canaries.insert(served(ours.http, "ticket", None).await);
     canaries.insert(served(ours.http, "access_token", None).await);
@@ -89,6 +103,8 @@ async fn no_secret_and_no_token_is_in_a_log_at_any_level_in_an_error_or_in_a_fil
     }
     get(ours.resp, "access_token").await;
     get(ours.resp, "wrong-secret-canary").await;
+    // Failures, recoveries and foreign fetches have been told by now, to both.
+    let told = receiver.told(6).await;
     ours.signal("-TERM").await;
     let mut ours = ours;
     ours.child.wait().await.unwrap();
@@ -100,12 +116,20 @@ async fn no_secret_and_no_token_is_in_a_log_at_any_level_in_an_error_or_in_a_fil
     assert!(held.is_empty(), "{held:?}");
     let log = ours.log();
     assert!(log.contains("\"TRACE\"") && log.contains("token renewed"), "everything was logged");
+    for canary in of_webhooks {
+        assert!(!log.contains(canary), "{canary} is in the log");
+        assert!(!told.iter().any(|told| told.body.contains(canary)), "{canary} is told");
+    }
     for canary in canaries {
         // Half of it would be too much as well.
         let half = &canary[..canary.len() / 2];
         if let Some(line) = log.lines().find(|line| line.contains(half)) {
             panic!("{half}… is in the log: {line}");
         }
+        let told = told.iter().find(|told| {
+            told.body.contains(half) || told.headers.iter().any(|(_, value)| value.contains(half))
+        });
+        assert!(told.is_none(), "{half}… is told: {told:?}");
         // Redis, too, repeats the name of a command that it does not know.
         assert!(canary.starts_with("wrong-") || !errors.contains(half), "{half}…: {errors}");
     }

@@ -110,7 +110,8 @@ fn what_needs_a_restart_is_named() {
 }
 
 /// Settings that a reload applies: the grace period, and what each source is made of.
-const APPLIED: &[&str] = &["grace_period", "refresh", "token_sources", "cert", "key", "client_ca"];
+const APPLIED: &[&str] =
+    &["grace_period", "refresh", "token_sources", "webhooks", "cert", "key", "client_ca"];
 
 #[test]
 fn every_setting_is_either_applied_or_named() {

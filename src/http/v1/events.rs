@@ -123,6 +123,8 @@ fn told(happening: &Happening, user: &User) -> Option<Event> {
             visible(source)?;
             Some(event("recovered", &Recovered { name: source.as_str() }))
         }
+        // For the operator: it is of the account, and told by webhooks, metrics and the log.
+        Happening::Foreign { .. } | Happening::CallsUsed(_) => None,
         Happening::Everything => Some(event("resync", &Resync {})),
     }
 }

@@ -16,7 +16,7 @@ use crate::refresh::handle::Refused;
 use crate::refresh::queue;
 use crate::refresh::report::Report;
 use crate::sandbox::{Account, Caller, Model, Settings};
-use crate::snapshot::snapshot;
+use crate::snapshot::{Happening, snapshot};
 use crate::source::{FailureClass, Fetched};
 use crate::token::Secret;
 
@@ -962,4 +962,35 @@ async fn an_unknown_source_is_refused() {
     let world = world(ONE, []);
     let any = Wish::Any { newer_than: None, force: false };
     assert_eq!(world.ask("nope", any).await, Err(RefreshError::UnknownSource));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_on_hears_of_foreign_fetches_and_of_the_days_calls() {
+    let config = r#"(refresh: (cooldown: "0s"), token_sources: {"access_token": (
+        url: "https://h/cgi-bin/token", args: {"appid": "wx0"}, daily_limit: 10)})"#;
+    let world = world(config, []);
+    let mut onlooker = world.reader.happenings();
+    let (mut foreign, mut parts) = (Vec::new(), Vec::new());
+    world.changed("access_token").await;
+    for _ in 0..7 {
+        foreign.push(world.generation("access_token").unwrap());
+        world.force("access_token").await.unwrap();
+    }
+    let mut heard = Vec::new();
+    while let Some(happening) = onlooker.next().now_or_never() {
+        match happening {
+            Happening::Foreign { source, generation } => {
+                assert_eq!(source.as_str(), "access_token");
+                heard.push(generation);
+            }
+            Happening::CallsUsed(used) => {
+                assert_eq!((&*used.account.name, used.limit), ("wx0", 10));
+                parts.push((used.made, used.percent));
+            }
+            Happening::Rotated { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(heard, foreign);
+    assert_eq!(parts, [(5, 50), (8, 80)]);
 }

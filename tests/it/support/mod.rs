@@ -2,6 +2,7 @@
 //! clients that speak just enough of each protocol.
 
 pub(crate) mod certificates;
+pub(crate) mod receiver;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
