@@ -4,7 +4,7 @@
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
 //! kept fresh (`refresh`); how all of it is doing (`status`); the listeners (`http`, `resp`, and what both
 //! keep to: `access`, `admission`, `log_budget`, `tls`); the stand-in for WeChat (`sandbox`); and
-//! what makes a program of it (`shutdown`, `supervisor`, `logging`, `check`, `cli`, `app`). `fuzzing` is
+//! what makes a program of it (`shutdown`, `supervisor`, `logging`, `check`, `cli`, `operator`, `app`). `fuzzing` is
 //! for tests only.
 
 pub mod access;
@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod http;
 pub mod log_budget;
 pub mod logging;
+pub mod operator;
 pub mod outbound;
 pub mod refresh;
 pub mod resp;

@@ -1,7 +1,6 @@
 //! Arguments, config, logging, run, exit code; nothing else.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -12,6 +11,9 @@ use wechat_token_server::cli::{Cli, Command, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::config::{self, Config, Environment, LogConfig};
 use wechat_token_server::logging;
+use wechat_token_server::operator::{
+    self, Desk, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, Printer, note, print,
+};
 use wechat_token_server::outbound::Outbound;
 use wechat_token_server::shutdown::{Signal, Signals};
 use wechat_token_server::store::Refused;
@@ -19,10 +21,6 @@ use wechat_token_server::supervisor::{self, Sockets};
 
 /// What was in flight could not be finished within the grace period.
 const UNFINISHED: u8 = 1;
-/// The names and numbers of `sysexits.h`.
-const EX_OSERR: u8 = 71;
-const EX_TEMPFAIL: u8 = 75;
-const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     logging::hush_panics();
@@ -35,6 +33,17 @@ fn main() -> ExitCode {
             Ok(()) => with_runtime(play(args)),
             Err(message) => fail(EX_OSERR, message),
         };
+    }
+    if let Some(Command::Operator(command)) = &cli.command {
+        let (file, clock) = (cli.config.as_path(), SystemClock::shared());
+        let printer = Printer::of(&environment);
+        let desk = Desk { file, environment: &environment, clock, printer };
+        return with_runtime(async {
+            match operator::run(command, &desk).await {
+                Ok(code) => ExitCode::from(code),
+                Err(failure) => fail(failure.code, failure),
+            }
+        });
     }
     let config = match config::load(&cli.config, &environment) {
         Ok(config) => config,
@@ -162,13 +171,8 @@ fn ended(finished: bool) -> ExitCode {
     if finished { ExitCode::SUCCESS } else { ExitCode::from(UNFINISHED) }
 }
 
-fn print(text: &str) {
-    // Whoever closed the pipe does not want to read it.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
 /// Says why the program ends, on standard error: a log may not have been started.
 fn fail(code: u8, why: impl Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "wechat-token-server: {why}");
+    note(&why.to_string());
     ExitCode::from(code)
 }

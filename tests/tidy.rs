@@ -68,6 +68,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
     ("check", &["duration", "config"]),
     ("cli", &["duration", "config", "sandbox"]),
+    ("operator", &["clock", "token", "config", "outbound", "store", "cli"]),
     (
         "app",
         &[
@@ -115,7 +116,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("ring", &["store/seal.rs"]),
     ("ron", &["config/raw.rs"]),
     ("reqwest", &["outbound.rs"]),
-    ("rustls", &["outbound.rs", "tls"]),
+    ("rustls", &["outbound", "tls"]),
     ("tokio_rustls", &["tls"]),
     ("httpdate", &["outbound.rs"]),
     ("warp", &["http"]),
@@ -142,6 +143,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("store/directory.rs", "keeps the generated request secret"),
     ("store/format.rs", "writes the record"),
     ("store/seal.rs", "draws a key from the configured text"),
+    ("operator/connection.rs", "shows the key to the server"),
     ("http/reply.rs", "answers a client"),
     ("http/v1/token.rs", "answers a client"),
     ("http/routes.rs", "shows a key to the table of users"),

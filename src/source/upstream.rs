@@ -69,7 +69,9 @@ impl From<OutboundError> for FetchError {
     fn from(error: OutboundError) -> FetchError {
         match error {
             OutboundError::CannotSend(words) => FetchError::CannotSend(words),
-            OutboundError::NotConnected(words) => FetchError::NotConnected(words),
+            OutboundError::NotConnected(words) | OutboundError::NoTls(words) => {
+                FetchError::NotConnected(words)
+            }
             OutboundError::TimedOut => FetchError::TimedOut,
             OutboundError::Broken(words) => FetchError::Broken(words),
             OutboundError::TooLarge => FetchError::TooLarge,

@@ -13,6 +13,7 @@ mod faults;
 mod interop;
 mod kills;
 mod limits;
+mod operator;
 mod program;
 mod refresh;
 mod reload;
