@@ -50,6 +50,10 @@ pub enum OperatorCommand {
     Get(GetArgs),
     /// Have the running server fetch another token
     Refresh(RefreshArgs),
+    /// See how many calls of the day are used up, or have WeChat give them back
+    Quota(QuotaArgs),
+    /// Have the running server read its config again, as SIGHUP does, and say what has changed
+    Reload(ReloadArgs),
 }
 
 /// Which running server is asked. By default the one of the config file, with its request_secret.
@@ -121,6 +125,53 @@ pub struct RefreshArgs {
     #[arg(long)]
     pub print: bool,
 
+    /// Which server is asked
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `quota`.
+#[derive(Debug, Args)]
+pub struct QuotaArgs {
+    /// What about it
+    #[command(subcommand)]
+    pub command: QuotaCommand,
+}
+
+/// What `quota` does.
+#[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// The calls of the day, and the resets of the month, by source
+    Show {
+        /// Only this source
+        name: Option<String>,
+
+        /// Which server is asked
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Have WeChat give the calls of a source's account back (clear_quota/v2), and the sources go on that
+    /// had waited for the next day
+    ///
+    /// WeChat does that ten times a month for an account, counted together with those in its console. All
+    /// calls of the account are given back, not only those for tokens.
+    Reset {
+        /// The name of a source of the account
+        name: String,
+
+        /// Do not ask whether that is meant
+        #[arg(long)]
+        yes: bool,
+
+        /// Which server is asked
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Flags of `reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
     /// Which server is asked
     #[command(flatten)]
     pub server: ServerArgs,

@@ -41,7 +41,7 @@ pub use error::{Advice, ConfigErrors, Mistake};
 pub use expand::Environment;
 pub use host::Host;
 pub use policy::{RefreshPolicy, Rotation};
-pub use request::{Basic, Body, JsonTemplate, RequestTemplate, is_header_text};
+pub use request::{Basic, Body, Credentials, JsonTemplate, RequestTemplate, is_header_text};
 pub use template::{Placeholder, Template};
 pub use vendors::Vendor;
 
@@ -256,6 +256,14 @@ pub struct TokenSource {
     pub policy: Arc<RefreshPolicy>,
     /// What its records belong to.
     pub identity: SourceIdentity,
+}
+
+impl TokenSource {
+    /// The account of WeChat's that its own request is made for; `None` if it is not of WeChat, or made with
+    /// another source's token.
+    pub fn credentials(&self) -> Option<Credentials> {
+        (self.vendor == Vendor::WeChat).then(|| self.request.credentials())?
+    }
 }
 
 /// The method of a request to the upstream.

@@ -34,6 +34,7 @@ use crate::access::{Access, Via};
 use crate::admission::{Admission, Exempt};
 use crate::clock::SharedClock;
 use crate::config::{HttpConfig, ReadyConfig};
+use crate::control::Control;
 use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
@@ -78,6 +79,8 @@ pub struct HttpParts {
     pub tls: Option<Tls>,
     /// How the server is.
     pub status: Status,
+    /// The way to have it do something.
+    pub control: Control,
     /// What must be there for the server to be ready.
     pub ready: ReadyConfig,
     /// What is served.
@@ -111,7 +114,7 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, access, tls, status, ready, door } = parts;
+    let HttpParts { reader, refresh, clock, access, tls, status, control, ready, door } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let addresses =
@@ -122,6 +125,7 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         clock: clock.clone(),
         access,
         status,
+        control,
         secret_parameter: config.secret_parameter,
         trusted_proxies: config.trusted_proxies.clone(),
         body_timeout: config.idle_timeout,

@@ -112,25 +112,35 @@ async fn serve(
             return fail(code, error);
         }
     };
+    let mut orders = server.reload_orders().expect("nobody else has taken them");
     supervisor::ready(&server.status());
     tokio::spawn(supervisor::watch(server.runtimes()));
     let signal = loop {
-        match signals.next().await {
-            Signal::Stop(signal) => break signal,
-            Signal::Reload => {
-                supervisor::reloading();
-                let mistakes = server.reload(file, environment).err();
-                // What they are is in the log, and everything goes on as before.
-                let mistakes = mistakes.map(|errors| errors.mistakes().len()).map_or_else(
-                    String::new,
-                    |count| {
-                        format!("; not reloaded, the config has mistakes ({count}): see the log")
-                    },
-                );
-                supervisor::ready(&(server.status() + &mistakes));
+        let order = tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop(signal) => break signal,
+                Signal::Reload => None,
+            },
+            Some(order) = orders.recv() => Some(order),
+        };
+        supervisor::reloading();
+        let outcome = server.reload(file, environment);
+        // What they are is in the log, and everything goes on as before.
+        let mistakes = match &outcome {
+            Ok(_) => String::new(),
+            Err(errors) => {
+                let count = errors.mistakes().len();
+                format!("; not reloaded, the config has mistakes ({count}): see the log")
             }
+        };
+        supervisor::ready(&(server.status() + &mistakes));
+        if let Some(order) = order {
+            // Whoever ordered it may have left.
+            let _ = order.send(outcome);
         }
     };
+    // Who waits for one is answered now.
+    drop(orders);
     tracing::info!(signal, "stopping");
     supervisor::stopping();
     ended(server.stop().await)

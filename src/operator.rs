@@ -2,6 +2,7 @@
 //! Each is a file in `operator/`; here is what they share: how a command ends.
 
 mod connection;
+mod orders;
 mod printer;
 mod status;
 mod token;
@@ -82,5 +83,7 @@ pub async fn run(command: &OperatorCommand, desk: &Desk<'_>) -> Result<u8, Failu
         OperatorCommand::Status(args) => status::status(args, desk).await,
         OperatorCommand::Get(args) => token::get(args, desk).await,
         OperatorCommand::Refresh(args) => token::refresh(args, desk).await,
+        OperatorCommand::Quota(args) => orders::quota(args, desk).await,
+        OperatorCommand::Reload(args) => orders::reload(args, desk).await,
     }
 }

@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("account", &[]),
     ("duration", &[]),
     ("config", &["token", "account", "duration"]),
+    ("control", &["token", "config"]),
     ("log_budget", &["clock"]),
     ("admission", &[]),
     ("logging", &["config"]),
@@ -29,7 +30,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("snapshot", &["clock", "token"]),
     (
         "refresh",
-        &["clock", "token", "account", "config", "shutdown", "source", "store", "snapshot"],
+        &[
+            "clock", "token", "account", "config", "control", "shutdown", "source", "store",
+            "snapshot",
+        ],
     ),
     ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh"]),
     (
@@ -39,6 +43,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "token",
             "duration",
             "config",
+            "control",
             "access",
             "log_budget",
             "admission",
@@ -77,6 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "account",
             "duration",
             "config",
+            "control",
             "access",
             "logging",
             "shutdown",

@@ -37,6 +37,9 @@ pub struct Connection {
     /// Where it is and who says so, for messages.
     place: String,
     key: Secret,
+    /// What to do where a server drops a connection because of the certificate that it is shown, or not:
+    /// it may do so without a word. Empty where nothing is encrypted.
+    about_identity: &'static str,
 }
 
 /// What a request says.
@@ -120,7 +123,16 @@ impl Connection {
         let outbound =
             Outbound::to_server(&trust).map_err(|error| Failure::new(EX_CONFIG, error))?;
         let place = format!("{} ({by})", url.as_str().trim_end_matches('/'));
-        Ok(Connection { outbound, url, place, key })
+        let about_identity = match (url.scheme(), &args.identity) {
+            ("https", None) => {
+                "; if it asks for a client's certificate (http.tls.client_ca), show one with --identity"
+            }
+            ("https", Some(_)) => {
+                "; if it refuses the certificate of --identity, show one of an authority in http.tls.client_ca"
+            }
+            _ => "",
+        };
+        Ok(Connection { outbound, url, place, key, about_identity })
     }
 
     /// Asks, and takes the body of an answer that is no refusal.
@@ -175,7 +187,10 @@ impl Connection {
             ),
             OutboundError::Broken(words) => Failure::new(
                 EX_UNAVAILABLE,
-                format_args!("the connection to {place} broke: {words}"),
+                format_args!(
+                    "the connection to {place} broke: {words}{}",
+                    if words.contains("--identity") { "" } else { self.about_identity }
+                ),
             ),
             OutboundError::TimedOut => Failure::new(
                 EX_TEMPFAIL,
@@ -208,9 +223,10 @@ impl Connection {
             return self.not_ours(answer.status);
         };
         let message = printable(message);
-        let exit = match answer.status {
-            401 | 403 => EX_NOPERM,
-            404 | 400 => EX_DATAERR,
+        let exit = match (answer.status, code) {
+            (401 | 403, _) => EX_NOPERM,
+            (400 | 404, _) | (_, "not_resettable" | "not_reloadable") => EX_DATAERR,
+            (_, "config_mistakes") => EX_CONFIG,
             _ => EX_TEMPFAIL,
         };
         let mut words = match (answer.status, code) {
@@ -228,6 +244,10 @@ impl Connection {
             && !words.contains(&format!("{seconds} seconds"))
         {
             let _ = write!(words, "; try again in {seconds} seconds");
+        }
+        for mistake in error["mistakes"].as_array().into_iter().flatten() {
+            let part = |name: &str| printable(mistake[name].as_str().unwrap_or_default());
+            let _ = write!(words, "\n  {}: {}", part("setting"), part("message"));
         }
         Failure::new(exit, words)
     }

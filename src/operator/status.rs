@@ -224,12 +224,12 @@ fn coloured(text: &str, colour: &str, printer: &Printer) -> String {
 }
 
 /// Text of at least this many columns.
-fn padded(text: &str, width: usize) -> String {
+pub(super) fn padded(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
 }
 
 /// How many columns a text takes on a terminal.
-fn columns(text: &str) -> usize {
+pub(super) fn columns(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
 

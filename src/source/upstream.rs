@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::hosts::Resting;
-use super::{FetchError, FetchRequest, Fetched, Upstream, reply, request};
+use super::{FetchError, FetchRequest, Fetched, QuotaUpstream, Upstream, reply, request};
 use crate::clock::SharedClock;
 use crate::config::{Host, TokenSource};
 use crate::outbound::{Outbound, OutboundError};
@@ -62,6 +62,14 @@ impl Upstream for HttpUpstream {
             fetched.captured = with.captured.clone().or_else(|| source.captured.clone());
         }
         Ok(fetched)
+    }
+}
+
+impl QuotaUpstream for HttpUpstream {
+    async fn clear_quota(&self, source: &TokenSource) -> Result<(), FetchError> {
+        let filled = request::clear_quota(source)?;
+        let answer = self.outbound.exchange(filled.request).await?;
+        reply::read_done(source, &answer, &filled.sent)
     }
 }
 

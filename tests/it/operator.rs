@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use wechat_token_server::sandbox::{Account, Settings, Upstream};
+use wechat_token_server::sandbox::{Account, Endpoint, Settings, Upstream};
 
 use crate::support::certificates::{Authority, Made, self_signed};
 use crate::support::{
-    NO_COOLDOWN, Running, SECRET, binary, config_text, get, run_text, served, soon, upstream,
+    NO_COOLDOWN, Running, SECRET, binary, config_text, get, run_text, serve, served, soon, upstream,
 };
 
 /// What a command came to.
@@ -395,5 +395,134 @@ async fn status_shows_each_source_and_its_exit_code_says_whether_all_are_live() 
     assert!(watching.try_wait().unwrap().is_none());
     watching.kill().await.unwrap();
     world.told(&["status"]).await.is(69, &["Is it running?"]);
+    world.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_says_what_has_changed_or_what_is_wrong() {
+    let world = World::with(
+        r#"clients: {"shop": (keys: ["a-key-of-the-shop-0123"])}, refresh: (cooldown: "0s"), "#,
+        "",
+    )
+    .await;
+    served(world.server.http, "ticket", None).await;
+    let address = world.server.http.to_string();
+    // The port that the server took is another setting than the one that it was started with.
+    world.edit(&address, "127.0.0.1:0");
+    let key = [("WECHAT_TOKEN_SERVER_KEY", SECRET)];
+    let url = format!("http://{address}");
+    let reload = async || world.told_with(&["reload", "--url", &url], &key, None).await;
+    reload().await.is(0, &["reloaded; 2 sources as before\n"]);
+    let another = format!(r#""more": (url: "http://{}/cgi-bin/token"), "#, world.wechat.address());
+    world.edit(r#""ticket": ("#, &format!(r#"{another}"ticket": (timeout: "7s", "#));
+    world.edit(r#"resp: (bind"#, r#"resp: (max_connections: 7, bind"#);
+    let told = reload().await;
+    told.is(
+        0,
+        &[
+            "1 sources as before\n",
+            "changed: ticket\nadded: more\n",
+            "next start: resp.max_connections\n",
+        ],
+    );
+    world.server.logged("config reloaded", 2).await;
+    let audit = world.server.log();
+    let line = audit.lines().find(|line| line.contains("order given")).unwrap();
+    for part in [r#""order":"reload""#, r#""client":"default""#, "1 sources kept"] {
+        assert!(audit.contains(part), "{part}: {line}");
+    }
+    // Nothing changes where there is a mistake.
+    world.edit(&another, r#""more": (url: "ftp://h"), "#);
+    let told = reload().await;
+    told.is(78, &["so nothing has changed", "\n  token_sources.more.url: "]);
+    world.told_with(&["get", "ticket", "--url", &url], &key, None).await.is(0, &[]);
+    let shop = [("WECHAT_TOKEN_SERVER_KEY", "a-key-of-the-shop-0123")];
+    let told = world.told_with(&["reload", "--url", &url], &shop, None).await;
+    told.is(77, &["for the request_secret alone"]);
+    assert_eq!(world.server.log().matches("config reloaded").count(), 2);
+    assert!(world.server.log().contains("orders are for the request_secret"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_gives_the_calls_back_and_lets_go_on_what_had_waited_for_the_next_day() {
+    let mut world = World::with(NO_COOLDOWN, "").await;
+    served(world.server.http, "ticket", None).await;
+    world.wechat.set(|settings| settings.token_quota = Some(1));
+    let told = world.told(&["refresh", "access_token"]).await;
+    told.is(75, &["45009"]);
+    // Who asks again is told at once, and nothing is sent: the next day is waited for.
+    let before = world.wechat.calls(Endpoint::Token);
+    world.told(&["refresh", "access_token"]).await.is(75, &["45009", "try again in"]);
+    assert_eq!(world.wechat.calls(Endpoint::Token), before);
+    world.told(&["status"]).await.is(1, &["access_token  failing"]);
+    world.told(&["quota", "show"]).await.is(0, &["access_token  2 of 2000         0\n"]);
+    world.told(&["quota", "show", "nope"]).await.is(65, &["no such source"]);
+
+    // It is not done unless it is meant.
+    let told = world.told(&["quota", "reset", "ticket"]).await;
+    told.is(64, &["ten times a month", "has counted 0 this month", "--yes"]);
+    let told = world.told_with(&["quota", "reset", "ticket"], &[], Some("n\n")).await;
+    told.is(75, &["nothing was done"]);
+    assert_eq!(world.wechat.calls(Endpoint::ClearQuota), 0);
+    let told = world.told_with(&["quota", "reset", "ticket"], &[], Some("y\n")).await;
+    told.is(0, &["reset 1 of 10 this month\n  access_token is live\n  ticket is live\n"]);
+    assert_eq!(world.wechat.calls(Endpoint::ClearQuota), 1);
+    soon("a renewal", async {
+        while world.told(&["status"]).await.code != 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let log = world.server.log();
+    for part in ["the quota is reset", r#""order":"quota reset""#, "reset 1 of 10 this month"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+
+    // A restart remembers, and the month's are used up at ten.
+    for _ in 2..=9 {
+        world.told(&["quota", "reset", "access_token", "--yes"]).await.is(0, &[]);
+    }
+    world.server.signal("-TERM").await;
+    soon("the end", world.server.child.wait()).await.unwrap();
+    world.server = serve(binary(), &world.config()).await;
+    world.told(&["quota", "show", "ticket"]).await.is(0, &["  9\n"]);
+    world.told(&["quota", "reset", "ticket", "--yes"]).await.is(0, &["reset 10 of 10"]);
+    let told = world.told(&["quota", "reset", "ticket", "--yes"]).await;
+    told.is(75, &["resets of this month are used up"]);
+    assert_eq!(world.wechat.calls(Endpoint::ClearQuota), 10, "the eleventh is not sent");
+    assert!(!world.server.log().contains(Account::SANDBOX_SECRET));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_that_wechat_refuses_changes_nothing() {
+    let extra = r#"clients: {"shop": (keys: ["a-key-of-the-shop-0123"], sources: ["ticket"])}, "#;
+    let mut world = World::with(extra, "").await;
+    served(world.server.http, "ticket", None).await;
+    let reset = async |name: &str| world.told(&["quota", "reset", name, "--yes"]).await;
+    world.wechat.inject("kind=errcode&code=40125&times=1".parse().unwrap());
+    reset("ticket").await.is(75, &["errcode 40125"]);
+    // The month's resets are used up elsewhere: in the console, by another server.
+    world.wechat.set(|settings| settings.clear_quota = Some(0));
+    let told = reset("ticket").await;
+    told.is(75, &["resets of this month are used up"]);
+    world.told(&["quota", "show", "ticket"]).await.is(0, &["  10\n"]);
+    let shop = [("WECHAT_TOKEN_SERVER_KEY", "a-key-of-the-shop-0123")];
+    let as_shop =
+        async |name: &str| world.told_with(&["quota", "reset", name, "--yes"], &shop, None).await;
+    as_shop("ticket").await.is(77, &["for the request_secret alone"]);
+    as_shop("access_token").await.is(65, &["not for this key"]);
+    reset("nope").await.is(65, &["no such source"]);
+    let another =
+        r#""work": (url: "https://h/cgi-bin/gettoken", args: {"corpid": "c"}), "ticket": ("#;
+    world.edit(r#""ticket": ("#, another);
+    world.told(&["reload"]).await.is(0, &["added: work"]);
+    reset("work").await.is(65, &["which alone gives calls back"]);
+    let calls = world.wechat.calls(Endpoint::ClearQuota);
+    assert_eq!(calls, 2);
+    world.server.child.kill().await.unwrap();
+    let told = world.told(&["quota", "reset", "ticket", "--yes"]).await;
+    told.is(69, &["Is it running?"]);
     world.wechat.stop().await;
 }
