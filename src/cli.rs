@@ -1,5 +1,6 @@
 //! The command line: sub-commands, their flags, their help. Parses; `main` and `operator` carry out.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use url::Url;
 use crate::config;
 use crate::duration::parse_duration;
 use crate::sandbox::Fault;
+use crate::token::Secret;
 
 /// One central server (中控服务器) for WeChat access_token and jsapi_ticket.
 ///
@@ -54,6 +56,11 @@ pub enum OperatorCommand {
     Quota(QuotaArgs),
     /// Have the running server read its config again, as SIGHUP does, and say what has changed
     Reload(ReloadArgs),
+    /// Take the running tokens of an old server over from its Redis, before the first start
+    ///
+    /// The first start serves them then and fetches nothing, which would end them under the old server. This
+    /// server must not be running; no value is printed.
+    Import(ImportArgs),
 }
 
 /// Which running server is asked. By default the one of the config file, with its request_secret.
@@ -167,6 +174,34 @@ pub enum QuotaCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+}
+
+/// Flags of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The old Redis: redis://[user:password@]host[:port][/database], or rediss:// for TLS. Everybody on
+    /// this machine can see a password here in `ps`; leave it out and put it into the variable
+    /// REDISCLI_AUTH, as for redis-cli
+    #[arg(value_name = "URL", value_parser = unseen)]
+    pub from: Secret,
+
+    /// A key of the old Redis, and the source its token is for; may be repeated. By default
+    /// the original server's access_token and ticket
+    #[arg(value_name = "KEY=SOURCE")]
+    pub keys: Vec<String>,
+
+    /// Put them in the place of tokens that the store has already
+    #[arg(long)]
+    pub replace: bool,
+
+    /// A PEM file of authorities to trust beside the known ones, or the Redis' own certificate
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Takes a text that may hold a password. Whether it makes sense is seen later: clap would repeat it.
+fn unseen(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
 }
 
 /// Flags of `reload`.

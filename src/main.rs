@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use wechat_token_server::app::{self, Certificates, StartError};
 use wechat_token_server::check::Plan;
-use wechat_token_server::cli::{Cli, Command, SandboxArgs};
+use wechat_token_server::cli::{Cli, Command, OperatorCommand, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::config::{self, Config, Environment, LogConfig};
 use wechat_token_server::logging;
@@ -38,6 +38,13 @@ fn main() -> ExitCode {
         let (file, clock) = (cli.config.as_path(), SystemClock::shared());
         let printer = Printer::of(&environment);
         let desk = Desk { file, environment: &environment, clock, printer };
+        if let OperatorCommand::Import(_) = command {
+            // What the store has to say of itself; for all else there is nothing to log.
+            let quiet = LogConfig { level: "warn".into(), ..LogConfig::default() };
+            if let Err(message) = logging::start(&quiet, directives) {
+                return fail(EX_OSERR, message);
+            }
+        }
         return with_runtime(async {
             match operator::run(command, &desk).await {
                 Ok(code) => ExitCode::from(code),

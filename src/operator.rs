@@ -1,9 +1,12 @@
 //! What an operator's commands do beside serving: they ask the running server, or prepare its store.
 //! Each is a file in `operator/`; here is what they share: how a command ends.
 
+mod clothes;
 mod connection;
+mod import;
 mod orders;
 mod printer;
+mod redis;
 mod status;
 mod token;
 
@@ -85,5 +88,6 @@ pub async fn run(command: &OperatorCommand, desk: &Desk<'_>) -> Result<u8, Failu
         OperatorCommand::Refresh(args) => token::refresh(args, desk).await,
         OperatorCommand::Quota(args) => orders::quota(args, desk).await,
         OperatorCommand::Reload(args) => orders::reload(args, desk).await,
+        OperatorCommand::Import(args) => import::import(args, desk).await,
     }
 }

@@ -16,7 +16,7 @@ use rustls::{
     Error, RootCertStore, SignatureScheme, StreamOwned,
 };
 
-use super::{OutboundSetupError, setup_error};
+use super::{OutboundError, OutboundSetupError, innermost, setup_error};
 
 /// What a server is believed by, and what it is shown.
 #[derive(Debug, Clone, Default)]
@@ -75,20 +75,27 @@ impl Trust {
         builder.with_client_auth_cert(chain, key).map_err(|error| wrong(&error))
     }
 
-    /// Encrypts a connection to `host`. The handshake is made by the first bytes that are sent.
+    /// Encrypts a connection to `host`.
     ///
     /// # Errors
-    /// A file cannot be used, or `host` is no name of one.
+    /// A file cannot be used, `host` is no name of one, or TLS is not agreed on.
     pub fn encrypt(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> Result<impl io::Read + io::Write + use<>, OutboundSetupError> {
+        mut stream: TcpStream,
+    ) -> Result<impl io::Read + io::Write + use<>, OutboundError> {
+        let cannot = |words: String| OutboundError::CannotSend(words);
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare)
-            .map_err(|_| setup_error("the address", format!("{host} is no name of a host")))?;
-        let connection = ClientConnection::new(Arc::new(self.tls()?), name)
-            .map_err(|error| setup_error("TLS", error.to_string()))?;
+            .map_err(|_| cannot(format!("{host} is no name of a host")))?;
+        let tls = self.tls().map_err(|error| cannot(error.to_string()))?;
+        let mut connection = ClientConnection::new(Arc::new(tls), name)
+            .map_err(|error| cannot(error.to_string()))?;
+        while connection.is_handshaking() {
+            connection
+                .complete_io(&mut stream)
+                .map_err(|error| OutboundError::NoTls(innermost(&error, advice)))?;
+        }
         Ok(StreamOwned::new(connection, stream))
     }
 }

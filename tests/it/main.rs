@@ -9,6 +9,7 @@ mod crash;
 mod differential;
 mod disk;
 mod faults;
+mod import;
 #[cfg(feature = "interop")]
 mod interop;
 mod kills;

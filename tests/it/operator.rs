@@ -14,21 +14,21 @@ use crate::support::{
 
 /// What a command came to.
 #[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ended {
     /// What it says in words: its result, or why there is none.
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         [&*self.out, &self.err].concat()
     }
 
     /// It ended with this code, having said this.
     #[track_caller]
-    fn is(&self, code: i32, words: &[&str]) {
+    pub(crate) fn is(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
         for part in words {
             assert!(self.words().contains(part), "{part}: {self:?}");
@@ -101,7 +101,11 @@ impl World {
     }
 }
 
-async fn command(args: &[&str], variables: &[(&str, &str)], input: Option<&str>) -> Ended {
+pub(crate) async fn command(
+    args: &[&str],
+    variables: &[(&str, &str)],
+    input: Option<&str>,
+) -> Ended {
     let mut command = binary();
     command.args(args).envs(variables.iter().copied());
     for name in ["LANG", "LC_ALL", "LC_MESSAGES", "COLUMNS", "REDISCLI_AUTH"] {
