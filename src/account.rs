@@ -12,12 +12,13 @@ pub struct Account {
     pub endpoint: Arc<str>,
 }
 
-/// The calls of one account and endpoint in one Beijing day.
+/// The calls of one account and endpoint in one Beijing day; those of the endpoint that resets the others
+/// in one month.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Calls {
-    /// Days since the Unix epoch, in Beijing.
+    /// Days since the Unix epoch, in Beijing. Of a month, its first day.
     pub day: u64,
-    /// All calls of the day.
+    /// All calls of the day, or of the month.
     pub made: u32,
     /// Those that asked for a new value although the old one was good.
     pub forced_new: u32,

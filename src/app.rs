@@ -2,9 +2,11 @@
 
 mod encryption;
 mod listening;
+mod orders;
 mod reload;
 mod running;
 pub mod sandbox;
+mod secret;
 
 use std::fmt;
 use std::io;
@@ -14,11 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use zeroize::Zeroizing;
+use tokio::sync::mpsc;
 
 use crate::access::{Access, REPORT_EVERY};
-use crate::clock::{self, LOOK_EVERY, SharedClock};
+use crate::clock::{LOOK_EVERY, SharedClock};
 use crate::config::{Advice, Config, HttpConfig, Mistake, RespConfig};
+use crate::control::{Control, ReloadOrder};
 use crate::http::{self, Door, HttpParts};
 use crate::notify::Webhooks;
 use crate::outbound::{Outbound, OutboundSetupError};
@@ -35,7 +38,6 @@ use crate::token::Secret;
 pub use encryption::Certificates;
 use encryption::Encryption;
 use listening::bind;
-pub use reload::Reloaded;
 use running::{Ready, Running};
 
 /// How long a locked store directory is waited for: longer than the grace period of the server that
@@ -139,6 +141,8 @@ pub struct Server {
     /// What it was started with, but for the sources.
     settings: Config,
     store: Closing,
+    /// The orders of clients to read the config again; `None`: taken by whoever carries them out.
+    reload_orders: Option<mpsc::Receiver<ReloadOrder>>,
     /// What everything runs on.
     runtimes: Vec<Handle>,
 }
@@ -179,7 +183,7 @@ pub async fn start_on(
             "the store cannot be used: tokens are kept in memory only and would be lost in a restart; it is tried again with each write. Free space, or make the directory writable"
         );
     }
-    let secret = request_secret(config.request_secret.clone(), dir.clone()).await?;
+    let secret = secret::request_secret(config.request_secret.clone(), dir.clone()).await?;
 
     let drain = Drain::new();
     let shared = Shared::new(restored.calls, restored.marks);
@@ -237,7 +241,10 @@ pub async fn start_on(
         webhooks.deliveries(),
         Arc::clone(&clock),
     );
+    let (control, orders) = Control::new();
+    drain.spawn(orders::carry_out_resets(orders.resets, running.resets(), drain.clone()));
     let parts = HttpParts {
+        control,
         reader: reader.clone(),
         refresh: running.handle(),
         clock: Arc::clone(&clock),
@@ -290,6 +297,7 @@ pub async fn start_on(
         webhooks,
         settings: config,
         store: closing,
+        reload_orders: Some(orders.reloads),
         runtimes,
     })
 }
@@ -298,6 +306,12 @@ impl Server {
     /// What it runs on: a runtime that hangs serves nobody.
     pub fn runtimes(&self) -> Vec<Handle> {
         self.runtimes.clone()
+    }
+
+    /// The orders of clients to read the config again, for whoever carries them out with
+    /// [`Server::reload`]. Dropped, and nobody does.
+    pub fn reload_orders(&mut self) -> Option<mpsc::Receiver<ReloadOrder>> {
+        self.reload_orders.take()
     }
 
     /// What is served, and where, in a line.
@@ -313,6 +327,8 @@ impl Server {
     /// all of it was finished.
     pub async fn stop(self) -> bool {
         self.drain.begin();
+        // Who waits for one is answered now.
+        drop(self.reload_orders);
         let grace_period = self.settings.grace_period;
         let all = async {
             self.drain.finished().await;
@@ -405,38 +421,6 @@ async fn put_again(tokens: &TokenStore, reader: &Reader, clock: &SharedClock) ->
 /// Runs what blocks where it may.
 async fn in_blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(run).await.expect("what blocks does not panic, nor is it aborted")
-}
-
-/// The configured request secret, or the one that was made at the first start.
-async fn request_secret(configured: Option<Secret>, dir: PathBuf) -> Result<Secret, StartError> {
-    if let Some(secret) = configured {
-        return Ok(secret);
-    }
-    let mut bytes = Zeroizing::new([0; 16]);
-    clock::random(&mut *bytes).map_err(StartError::NoRandomness)?;
-    let digit = |half: u8| char::from_digit(half.into(), 16);
-    let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten();
-    let mut fresh = Zeroizing::new(String::with_capacity(2 * bytes.len()));
-    fresh.extend(digits);
-    let fresh = Secret::new(fresh.as_str());
-    let kept = in_blocking({
-        let (dir, fresh) = (dir.clone(), fresh.clone());
-        move || store::request_secret(&dir, &fresh)
-    });
-    let path = store::secret_path(&dir);
-    Ok(match kept.await {
-        Ok(kept) => {
-            tracing::info!(path = %path.display(), "the request secret is in this file");
-            kept
-        }
-        Err(error) => {
-            tracing::error!(
-                path = %path.display(), %error,
-                "the request secret cannot be kept, so nobody knows it; set request_secret in the config"
-            );
-            fresh
-        }
-    })
 }
 
 /// Each connection takes a descriptor, and the default soft limit is a small one. Where even the hard

@@ -1,14 +1,17 @@
-//! The command line: sub-commands, their flags, their help. Parses; `main` carries out.
+//! The command line: sub-commands, their flags, their help. Parses; `main` and `operator` carry out.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use url::Url;
 
 use crate::config;
 use crate::duration::parse_duration;
 use crate::sandbox::Fault;
+use crate::token::Secret;
 
 /// One central server (中控服务器) for WeChat access_token and jsapi_ticket.
 ///
@@ -18,7 +21,7 @@ use crate::sandbox::Fault;
 #[command(name = "wechat-token-server", version, about, long_about, disable_help_subcommand = true)]
 pub struct Cli {
     /// The config file.
-    #[arg(long, short, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    #[arg(long, short, value_name = "FILE", default_value = config::DEFAULT_PATH, global = true)]
     pub config: PathBuf,
 
     /// What to do.
@@ -37,6 +40,194 @@ pub enum Command {
     NotifyTest,
     /// Try everything without a WeChat account: a stand-in for the WeChat API and a fresh server.
     Sandbox(SandboxArgs),
+    /// What is asked of a running server, or done to a store
+    #[command(flatten)]
+    Operator(OperatorCommand),
+}
+
+/// The sub-commands of an operator beside serving.
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Show how the sources of the running server are; exits with 1 unless all are live
+    Status(StatusArgs),
+    /// Print a token and nothing else: TOKEN=$(wechat-token-server get access_token)
+    Get(GetArgs),
+    /// Have the running server fetch another token
+    Refresh(RefreshArgs),
+    /// See how many calls of the day are used up, or have WeChat give them back
+    Quota(QuotaArgs),
+    /// Have the running server read its config again, as SIGHUP does, and say what has changed
+    Reload(ReloadArgs),
+    /// Take the running tokens of an old server over from its Redis, before the first start
+    ///
+    /// The first start serves them then and fetches nothing, which would end them under the old server. This
+    /// server must not be running; no value is printed.
+    Import(ImportArgs),
+}
+
+/// Which running server is asked. By default the one of the config file, with its request_secret.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Which server is asked")]
+pub struct ServerArgs {
+    /// Ask the server at this address instead of the config's; the variable
+    /// WECHAT_TOKEN_SERVER_URL does the same. The key comes from the variable
+    /// WECHAT_TOKEN_SERVER_KEY then: a key on a command line could be seen in `ps`
+    #[arg(long, value_name = "URL", value_parser = server_url)]
+    pub url: Option<Url>,
+
+    /// A PEM file of authorities to trust beside the known ones, or the server's own certificate.
+    /// (A server of the config is trusted by its http.tls.cert alone, whatever names are in it)
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
+    /// A PEM file with the certificate to show to a server that asks for one (http.tls.client_ca),
+    /// and with its private key
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+}
+
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print what the server answers, as JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Show it again every two seconds until interrupted
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Which server is asked
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The name of a source, such as access_token
+    pub name: String,
+
+    /// Which server is asked
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `refresh`.
+#[derive(Debug, Args)]
+pub struct RefreshArgs {
+    /// The name of a source, such as access_token
+    pub name: String,
+
+    /// The token that was refused, or its SHA-256 in hexadecimal digits: another one is fetched only if
+    /// this is still the current one. Everybody on this machine can see it in `ps` while the command
+    /// runs; "-" reads it from standard input instead
+    #[arg(long, value_name = "TOKEN")]
+    pub stale: Option<String>,
+
+    /// Ask for a new token although the old one is good, where the upstream knows that (stable_token:
+    /// 20 a day, 30 seconds apart). The old one dies at once
+    #[arg(long)]
+    pub force: bool,
+
+    /// Print the token, and nothing else
+    #[arg(long)]
+    pub print: bool,
+
+    /// Which server is asked
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `quota`.
+#[derive(Debug, Args)]
+pub struct QuotaArgs {
+    /// What about it
+    #[command(subcommand)]
+    pub command: QuotaCommand,
+}
+
+/// What `quota` does.
+#[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// The calls of the day, and the resets of the month, by source
+    Show {
+        /// Only this source
+        name: Option<String>,
+
+        /// Which server is asked
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Have WeChat give the calls of a source's account back (clear_quota/v2), and the sources go on that
+    /// had waited for the next day
+    ///
+    /// WeChat does that ten times a month for an account, counted together with those in its console. All
+    /// calls of the account are given back, not only those for tokens.
+    Reset {
+        /// The name of a source of the account
+        name: String,
+
+        /// Do not ask whether that is meant
+        #[arg(long)]
+        yes: bool,
+
+        /// Which server is asked
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Flags of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The old Redis: redis://[user:password@]host[:port][/database], or rediss:// for TLS. Everybody on
+    /// this machine can see a password here in `ps`; leave it out and put it into the variable
+    /// REDISCLI_AUTH, as for redis-cli
+    #[arg(value_name = "URL", value_parser = unseen)]
+    pub from: Secret,
+
+    /// A key of the old Redis, and the source its token is for; may be repeated. By default
+    /// the original server's access_token and ticket
+    #[arg(value_name = "KEY=SOURCE")]
+    pub keys: Vec<String>,
+
+    /// Put them in the place of tokens that the store has already
+    #[arg(long)]
+    pub replace: bool,
+
+    /// A PEM file of authorities to trust beside the known ones, or the Redis' own certificate
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Takes a text that may hold a password. Whether it makes sense is seen later: clap would repeat it.
+fn unseen(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
+}
+
+/// Flags of `reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Which server is asked
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Reads the address of a server, of `--url` or of the variable that stands for it. The key is no part
+/// of it: what stands on a command line can be seen.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn server_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.filter(Url::has_host).ok_or("write http://host:port or https://host:port")?;
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Err(
+            "it holds more than an address; the key is read from WECHAT_TOKEN_SERVER_KEY".into()
+        );
+    }
+    Ok(url)
 }
 
 /// Flags of `sandbox`.

@@ -42,7 +42,7 @@ pub use error::{Advice, ConfigErrors, Mistake};
 pub use expand::Environment;
 pub use host::Host;
 pub use policy::{RefreshPolicy, Rotation};
-pub use request::{Basic, Body, JsonTemplate, RequestTemplate, is_header_text};
+pub use request::{Basic, Body, Credentials, JsonTemplate, RequestTemplate, is_header_text};
 pub use template::{Placeholder, Template};
 pub use vendors::Vendor;
 
@@ -349,6 +349,14 @@ pub struct TokenSource {
     pub identity: SourceIdentity,
 }
 
+impl TokenSource {
+    /// The account of WeChat's that its own request is made for; `None` if it is not of WeChat, or made with
+    /// another source's token.
+    pub fn credentials(&self) -> Option<Credentials> {
+        (self.vendor == Vendor::WeChat).then(|| self.request.credentials())?
+    }
+}
+
 /// The method of a request to the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -368,10 +376,41 @@ pub fn setting_names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// Every mistake at once, each by the path of its setting and with what to do.
 pub fn load(path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
-    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
-        ConfigErrors::one(path, Mistake::file(format!("cannot be read: {error}")))
-    })?;
-    parse(&text, path, environment)
+    parse(&text_of(path)?, path, environment)
+}
+
+/// Where a server with this config is and what opens it: all that a command needs that talks to it.
+#[derive(Debug)]
+pub struct Whereabouts {
+    /// Where it serves HTTP.
+    pub bind: SocketAddr,
+    /// How that is encrypted.
+    pub tls: Option<TlsConfig>,
+    /// The store's directory, where a generated request secret is.
+    pub store: PathBuf,
+    /// The configured request secret; `None`: it is in the store's directory.
+    ///
+    /// # Errors
+    /// Why it is not known here: it may be in a variable that only the server has.
+    pub key: Result<Option<Secret>, ConfigErrors>,
+}
+
+/// Reads of the config file at `path` where its server is. Mistakes in other settings do not matter for
+/// that, such as variables that are set for the server alone.
+///
+/// # Errors
+/// Every mistake in those settings.
+pub fn whereabouts(path: &Path, environment: &Environment) -> Result<Whereabouts, ConfigErrors> {
+    let (raw, _) =
+        raw::read(&text_of(path)?).map_err(|mistake| ConfigErrors::one(path, mistake))?;
+    lower::whereabouts(raw, path, environment)
+}
+
+/// The text of a config file.
+fn text_of(path: &Path) -> Result<Zeroizing<String>, ConfigErrors> {
+    std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| ConfigErrors::one(path, Mistake::file(format!("cannot be read: {error}"))))
 }
 
 /// As [`load`], for a text that is at hand. Relative paths in it are relative to `path`'s directory.

@@ -35,6 +35,7 @@ use crate::access::{Access, Via};
 use crate::admission::{Admission, Exempt};
 use crate::clock::SharedClock;
 use crate::config::{HttpConfig, ReadyConfig};
+use crate::control::Control;
 use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
@@ -79,6 +80,8 @@ pub struct HttpParts {
     pub tls: Option<Tls>,
     /// How the server is.
     pub status: Status,
+    /// The way to have it do something.
+    pub control: Control,
     /// What must be there for the server to be ready.
     pub ready: ReadyConfig,
     /// What is served.
@@ -112,7 +115,7 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, access, tls, status, ready, door } = parts;
+    let HttpParts { reader, refresh, clock, access, tls, status, control, ready, door } = parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let addresses =
@@ -123,6 +126,7 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         clock: clock.clone(),
         access,
         status,
+        control,
         secret_parameter: config.secret_parameter,
         ui: config.ui,
         trusted_proxies: config.trusted_proxies.clone(),

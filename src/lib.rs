@@ -2,9 +2,9 @@
 //! The rooms, in reading order: the vocabulary (`clock`, `token`, `account`,
 //! `duration`), what the operator wants
 //! (`config`), how a token is obtained (`outbound`, `source`), kept (`store`), served (`snapshot`) and
-//! kept fresh (`refresh`); how all of it is doing (`status`); the listeners (`http`, `resp`, and what both
+//! kept fresh (`refresh`); how all of it is doing (`status`), what it may be told to do (`control`); the listeners (`http`, `resp`, and what both
 //! keep to: `access`, `admission`, `log_budget`, `tls`); the stand-in for WeChat (`sandbox`); and
-//! what makes a program of it (`shutdown`, `supervisor`, `logging`, `check`, `cli`, `app`). `fuzzing` is
+//! what makes a program of it (`shutdown`, `supervisor`, `logging`, `check`, `cli`, `operator`, `app`). `fuzzing` is
 //! for tests only.
 
 pub mod access;
@@ -15,6 +15,7 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod duration;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -23,6 +24,7 @@ pub mod http;
 pub mod log_budget;
 pub mod logging;
 pub mod notify;
+pub mod operator;
 pub mod outbound;
 pub mod refresh;
 pub mod resp;

@@ -1,18 +1,20 @@
 //! Arguments, config, logging, run, exit code; nothing else.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use wechat_token_server::app::{self, Certificates, StartError};
 use wechat_token_server::check::Plan;
-use wechat_token_server::cli::{Cli, Command, SandboxArgs};
+use wechat_token_server::cli::{Cli, Command, OperatorCommand, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::config::{self, Config, Environment, LogConfig};
 use wechat_token_server::logging;
 use wechat_token_server::notify;
+use wechat_token_server::operator::{
+    self, Desk, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, Printer, note, print,
+};
 use wechat_token_server::outbound::Outbound;
 use wechat_token_server::shutdown::{Signal, Signals};
 use wechat_token_server::store::Refused;
@@ -22,10 +24,6 @@ use wechat_token_server::supervisor::{self, Sockets};
 const UNFINISHED: u8 = 1;
 /// A test message could not be delivered.
 const UNDELIVERED: u8 = 1;
-/// The names and numbers of `sysexits.h`.
-const EX_OSERR: u8 = 71;
-const EX_TEMPFAIL: u8 = 75;
-const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     logging::hush_panics();
@@ -38,6 +36,24 @@ fn main() -> ExitCode {
             Ok(()) => with_runtime(play(args)),
             Err(message) => fail(EX_OSERR, message),
         };
+    }
+    if let Some(Command::Operator(command)) = &cli.command {
+        let (file, clock) = (cli.config.as_path(), SystemClock::shared());
+        let printer = Printer::of(&environment);
+        let desk = Desk { file, environment: &environment, clock, printer };
+        if let OperatorCommand::Import(_) = command {
+            // What the store has to say of itself; for all else there is nothing to log.
+            let quiet = LogConfig { level: "warn".into(), ..LogConfig::default() };
+            if let Err(message) = logging::start(&quiet, directives) {
+                return fail(EX_OSERR, message);
+            }
+        }
+        return with_runtime(async {
+            match operator::run(command, &desk).await {
+                Ok(code) => ExitCode::from(code),
+                Err(failure) => fail(failure.code, failure),
+            }
+        });
     }
     let config = match config::load(&cli.config, &environment) {
         Ok(config) => config,
@@ -109,25 +125,35 @@ async fn serve(
             return fail(code, error);
         }
     };
+    let mut orders = server.reload_orders().expect("nobody else has taken them");
     supervisor::ready(&server.status());
     tokio::spawn(supervisor::watch(server.runtimes()));
     let signal = loop {
-        match signals.next().await {
-            Signal::Stop(signal) => break signal,
-            Signal::Reload => {
-                supervisor::reloading();
-                let mistakes = server.reload(file, environment).err();
-                // What they are is in the log, and everything goes on as before.
-                let mistakes = mistakes.map(|errors| errors.mistakes().len()).map_or_else(
-                    String::new,
-                    |count| {
-                        format!("; not reloaded, the config has mistakes ({count}): see the log")
-                    },
-                );
-                supervisor::ready(&(server.status() + &mistakes));
+        let order = tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop(signal) => break signal,
+                Signal::Reload => None,
+            },
+            Some(order) = orders.recv() => Some(order),
+        };
+        supervisor::reloading();
+        let outcome = server.reload(file, environment);
+        // What they are is in the log, and everything goes on as before.
+        let mistakes = match &outcome {
+            Ok(_) => String::new(),
+            Err(errors) => {
+                let count = errors.mistakes().len();
+                format!("; not reloaded, the config has mistakes ({count}): see the log")
             }
+        };
+        supervisor::ready(&(server.status() + &mistakes));
+        if let Some(order) = order {
+            // Whoever ordered it may have left.
+            let _ = order.send(outcome);
         }
     };
+    // Who waits for one is answered now.
+    drop(orders);
     tracing::info!(signal, "stopping");
     supervisor::stopping();
     ended(server.stop().await)
@@ -192,13 +218,8 @@ fn ended(finished: bool) -> ExitCode {
     if finished { ExitCode::SUCCESS } else { ExitCode::from(UNFINISHED) }
 }
 
-fn print(text: &str) {
-    // Whoever closed the pipe does not want to read it.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
 /// Says why the program ends, on standard error: a log may not have been started.
 fn fail(code: u8, why: impl Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "wechat-token-server: {why}");
+    note(&why.to_string());
     ExitCode::from(code)
 }

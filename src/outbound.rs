@@ -1,6 +1,8 @@
 //! Everything that leaves the machine goes through here: one tuned HTTP client. The only file that
 //! names reqwest. Errors leave this room without the URL, which carries secrets.
 
+mod trust;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,6 +17,8 @@ use zeroize::Zeroizing;
 use crate::config::{Method, OutboundConfig};
 use crate::token::Secret;
 
+pub use trust::Trust;
+
 /// How long an idle connection is kept: long enough for a source and its dependent, or a retry.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 
@@ -25,11 +29,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is read, in bytes. The largest real ones are below 10 KB.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
+/// As [`MAX_ANSWER_BYTES`], of a server of ours: a status of a hundred thousand sources.
+const MAX_STATUS_BYTES: usize = 128 * 1024 * 1024;
+
 /// Makes requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Outbound {
     client: reqwest::Client,
+    /// The largest answer that is read, in bytes.
+    most: usize,
+    advice: Advice,
 }
+
+/// What to do about a host that TLS was not agreed on with.
+type Advice = fn(&rustls::Error) -> Option<&'static str>;
 
 impl fmt::Debug for Outbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,7 +80,7 @@ pub struct Payload {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// The body; `MAX_ANSWER_BYTES` at most.
+    /// The body; what is too large is not read.
     pub body: Zeroizing<Vec<u8>>,
     /// The upstream's clock, by the `Date` field.
     pub date: Option<SystemTime>,
@@ -80,13 +93,15 @@ pub struct Answer {
 pub enum OutboundError {
     /// Nothing was sent: it is no request. Says in words what is wrong.
     CannotSend(String),
-    /// Nothing was sent: no name, no route, no TLS.
+    /// Nothing was sent: no name, no route, nobody there.
     NotConnected(String),
+    /// Nothing was sent: TLS was not agreed on.
+    NoTls(String),
     /// The time was up.
     TimedOut,
     /// Something went wrong after the request was sent, or while it was.
     Broken(String),
-    /// The answer is larger than `MAX_ANSWER_BYTES`; the rest of it was not read.
+    /// The answer is larger than any that is meant; the rest of it was not read.
     TooLarge,
 }
 
@@ -111,27 +126,32 @@ impl Outbound {
     /// # Errors
     /// The CA file cannot be read or holds no certificate; the proxy is not one.
     pub fn new(config: &OutboundConfig) -> Result<Outbound, OutboundSetupError> {
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(config)?)
-            .user_agent(concat!("wechat-token-server/", env!("CARGO_PKG_VERSION")))
-            // An answer that points elsewhere would send the secret there.
-            .redirect(reqwest::redirect::Policy::none())
-            // The engine alone decides when a request is made again: each may kill a token.
-            .retry(reqwest::retry::never())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .pool_max_idle_per_host(1)
-            // The environment's proxies are for other programs.
-            .no_proxy();
+        let mut builder = client(tls(config)?);
         if let Some(proxy) = &config.proxy {
             let proxy = reqwest::Proxy::all(proxy.expose())
                 .map_err(|error| setup_error("outbound.proxy", error.without_url().to_string()))?;
             builder = builder.proxy(proxy);
         }
+        Outbound::made(builder, MAX_ANSWER_BYTES, advice)
+    }
+
+    /// Makes the client with which a command talks to a server of the operator's own.
+    ///
+    /// # Errors
+    /// A file of `trust` cannot be read or holds no certificate.
+    pub fn to_server(trust: &Trust) -> Result<Outbound, OutboundSetupError> {
+        Outbound::made(client(trust.tls()?), MAX_STATUS_BYTES, trust::advice)
+    }
+
+    fn made(
+        builder: reqwest::ClientBuilder,
+        most: usize,
+        advice: Advice,
+    ) -> Result<Outbound, OutboundSetupError> {
         let client = builder
             .build()
             .map_err(|error| setup_error("outbound", error.without_url().to_string()))?;
-        Ok(Outbound { client })
+        Ok(Outbound { client, most, advice })
     }
 
     /// Makes one request and reads the whole answer, all within its timeout.
@@ -151,22 +171,53 @@ impl Outbound {
             builder = builder.header(CONTENT_TYPE, content_type).body(Bytes::from_owner(bytes));
         }
         builder = builder.headers(header_map(&headers)?);
-        let mut response = builder.timeout(timeout).send().await.map_err(without_address)?;
+        let mut response =
+            builder.timeout(timeout).send().await.map_err(|error| self.wrong(error))?;
         let status = response.status().as_u16();
         let date = text_of(&response, DATE).and_then(|text| httpdate::parse_http_date(text).ok());
         let retry_after = text_of(&response, RETRY_AFTER).and_then(|text| retry_after(text, date));
-        if response.content_length().is_some_and(|length| length > MAX_ANSWER_BYTES as u64) {
+        if response.content_length().is_some_and(|length| length > self.most as u64) {
             return Err(OutboundError::TooLarge);
         }
         let mut body = Zeroizing::new(Vec::new());
-        while let Some(chunk) = response.chunk().await.map_err(without_address)? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.wrong(error))? {
+            if body.len() + chunk.len() > self.most {
                 return Err(OutboundError::TooLarge);
             }
             append(&mut body, &chunk);
         }
         Ok(Answer { status, body, date, retry_after })
     }
+
+    /// reqwest's errors print the whole URL, and WeChat's carries the app secret.
+    fn wrong(&self, error: reqwest::Error) -> OutboundError {
+        let error = error.without_url();
+        if error.is_connect() {
+            let words = innermost(&error, self.advice);
+            let is_of_tls = cause_of::<rustls::Error>(&error).is_some();
+            if is_of_tls { OutboundError::NoTls(words) } else { OutboundError::NotConnected(words) }
+        } else if error.is_timeout() {
+            OutboundError::TimedOut
+        } else {
+            OutboundError::Broken(innermost(&error, self.advice))
+        }
+    }
+}
+
+/// What every client is like.
+fn client(tls: rustls::ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("wechat-token-server/", env!("CARGO_PKG_VERSION")))
+        // An answer that points elsewhere would send the secret there.
+        .redirect(reqwest::redirect::Policy::none())
+        // The engine alone decides when a request is made again: each may kill a token.
+        .retry(reqwest::retry::never())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_CONNECTION)
+        .pool_max_idle_per_host(1)
+        // The environment's proxies are for other programs.
+        .no_proxy()
 }
 
 /// Appends, and leaves no copy behind where it has to make room.
@@ -237,29 +288,31 @@ fn tls(config: &OutboundConfig) -> Result<rustls::ClientConfig, OutboundSetupErr
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// reqwest's errors print the whole URL, and WeChat's carries the app secret.
-fn without_address(error: reqwest::Error) -> OutboundError {
-    let error = error.without_url();
-    if error.is_connect() {
-        OutboundError::NotConnected(innermost(&error))
-    } else if error.is_timeout() {
-        OutboundError::TimedOut
-    } else {
-        OutboundError::Broken(innermost(&error))
+/// The words of the cause behind all causes: the outer ones only say that something failed. Where it
+/// is one of TLS, what to do as well.
+fn innermost(error: &(dyn std::error::Error + 'static), advice: Advice) -> String {
+    let last = last_cause(error);
+    match cause_of(error).and_then(advice) {
+        Some(advice) => format!("{last}; {advice}"),
+        None => last.to_string(),
     }
 }
 
-/// The words of the cause behind all causes: the outer ones only say that something failed. Where it
-/// is one of TLS, what to do as well.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+/// The cause behind all causes, where it is of this kind.
+fn cause_of<'a, E: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
+    cause_in(last_cause(error)).downcast_ref()
+}
+
+fn last_cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
     let mut error = error;
     while let Some(cause) = error.source() {
         error = cause;
     }
-    match cause_in(error).downcast_ref().and_then(advice) {
-        Some(advice) => format!("{error}; {advice}"),
-        None => error.to_string(),
-    }
+    error
 }
 
 /// What an I/O error is made of, which it does not name as its source.

@@ -33,6 +33,19 @@ pub trait Upstream: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
 }
 
+/// An [`Upstream`] that can be asked to give an account's calls of the day back.
+pub trait QuotaUpstream: Upstream {
+    /// Asks for it with the account and secret of `source`'s own request. Counts against the month's
+    /// resets.
+    ///
+    /// # Errors
+    /// Whatever went wrong.
+    fn clear_quota(
+        &self,
+        source: &TokenSource,
+    ) -> impl Future<Output = Result<(), FetchError>> + Send;
+}
+
 /// What one request is made with, beside the source's settings.
 #[derive(Debug, Clone, Default)]
 pub struct FetchRequest {

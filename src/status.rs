@@ -27,6 +27,11 @@ pub use crate::refresh::{Meters, Timings};
 pub struct Catalogue(Arc<ArcSwap<Vec<Arc<TokenSource>>>>);
 
 impl Catalogue {
+    /// The sources now.
+    pub fn sources(&self) -> Arc<Vec<Arc<TokenSource>>> {
+        self.0.load_full()
+    }
+
     /// Shows these sources from now on.
     pub fn set(&self, sources: impl IntoIterator<Item = Arc<TokenSource>>) {
         self.0.store(Arc::new(sources.into_iter().collect()));
@@ -191,6 +196,8 @@ pub struct CallsToday {
     pub made: u32,
     /// How many may be made; `None`: nobody has said.
     pub limit: Option<u32>,
+    /// How often the account has had its calls given back this month, as far as is known here.
+    pub resets: u32,
 }
 
 /// Somebody who reads a source.
@@ -332,6 +339,7 @@ impl Status {
             account: source.account.clone(),
             made: self.0.shared.calls(&source.account, now).made,
             limit: source.policy.daily_limit,
+            resets: self.0.shared.resets(&source.account.name, now),
         });
         let state = match token {
             None => State::Absent,

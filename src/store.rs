@@ -34,7 +34,7 @@ use database::Database;
 use directory::{Lock, LockError, private_dir};
 
 pub use custody::WrongKey;
-pub use directory::{Locked, request_secret, secret_path};
+pub use directory::{Locked, kept_secret, request_secret, secret_path};
 pub use seal::{KeyId, Keys};
 
 /// How many jobs may wait for the disk. Each source has one at most.

@@ -208,6 +208,23 @@ impl Audit {
         );
     }
 
+    /// The privileged client had the server do something, and this came of it.
+    pub fn ordered(
+        &self,
+        user: &User,
+        order: &'static str,
+        source: Option<&SourceName>,
+        address: IpAddr,
+        via: Via,
+        outcome: &dyn fmt::Display,
+    ) {
+        let source = source.map_or("", SourceName::as_str);
+        tracing::info!(
+            target: TARGET, client = user.name(), order, source, %address, via = via.as_str(),
+            %outcome, "order given"
+        );
+    }
+
     /// A client asked for what it may not have.
     pub fn denied(
         &self,

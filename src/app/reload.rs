@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::config::{self, Config, ConfigErrors, Environment, RespConfig, TokenSource};
+use crate::control::Reloaded;
 use crate::notify;
 use crate::token::SourceName;
 
@@ -94,21 +95,6 @@ impl Fate {
             Some(_) => Fate::Replaced,
         }
     }
-}
-
-/// What a reload did.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Reloaded {
-    /// How many sources were left alone.
-    pub kept: usize,
-    /// The sources that were restarted.
-    pub changed: Vec<SourceName>,
-    /// The sources that are not served any more.
-    pub removed: Vec<SourceName>,
-    /// The sources that are new.
-    pub added: Vec<SourceName>,
-    /// The settings that differ from those the server was started with, and wait for a restart.
-    pub need_restart: Vec<&'static str>,
 }
 
 impl Reloaded {

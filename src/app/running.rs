@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::clock::SharedClock;
 use crate::config::TokenSource;
+use crate::control::Reloaded;
 use crate::refresh::{
     Kept, Line, RefreshHandle, Refresher, RequestQueue, Shared, Switchboard, Tools,
 };
@@ -17,7 +18,8 @@ use crate::status::Catalogue;
 use crate::store::TokenStore;
 use crate::token::{SourceName, TokenRecord};
 
-use super::reload::{Fate, Reloaded};
+use super::orders::Resets;
+use super::reload::Fate;
 
 /// How long a source that is added waits for the disk to say what it holds: longer, and a disk that
 /// hangs would keep its token from the clients.
@@ -92,6 +94,11 @@ impl Running {
     /// The sources as they are configured.
     pub(super) fn catalogue(&self) -> Catalogue {
         self.catalogue.clone()
+    }
+
+    /// The right to have the calls of an account given back.
+    pub(super) fn resets(&self) -> Resets {
+        Resets::new(self.tools.clone(), self.catalogue.clone())
     }
 
     /// What all refreshers share.

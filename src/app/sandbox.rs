@@ -48,11 +48,13 @@ pub async fn start(args: SandboxArgs, clock: SharedClock) -> Result<Sandbox, Str
     let text = config_text(&settings, upstream.address(), http, resp, &dir, &secret);
     let config = config::parse(&text, Path::new("sandbox.ron"), &Environment::default())
         .map_err(|errors| errors.to_string())?;
-    let server = app::start(config, clock).await.map_err(|error| {
+    let mut server = app::start(config, clock).await.map_err(|error| {
         // Nobody is left to remove it.
         let _ = std::fs::remove_dir_all(&dir);
         error.to_string()
     })?;
+    // There is no file to read again.
+    drop(server.reload_orders());
     let greeting = greeting(&settings, &upstream, &server, &secret, &taken);
     Ok(Sandbox { greeting, server, upstream, dir })
 }

@@ -15,7 +15,10 @@ use super::setting::{Choice, Setting};
 use super::sources::lower_sources;
 use super::template::wipe;
 use super::webhooks::lower_webhooks;
-use super::{Advice, Config, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy};
+use super::{
+    Advice, Config, ConfigErrors, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy,
+    Whereabouts,
+};
 use crate::duration::parse_duration;
 use crate::token::Secret;
 
@@ -27,15 +30,7 @@ pub(super) fn lower(
     environment: &Environment,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Config> {
-    let dir = file.parent().unwrap_or(Path::new(""));
-    let mut lowering = Lowering {
-        dir,
-        environment,
-        mistakes,
-        advice: Vec::new(),
-        exposure: Exposure::default(),
-        taken: Vec::new(),
-    };
+    let mut lowering = Lowering::new(file, environment, mistakes);
     let http = lowering.http(raw.http);
     let resp = lowering.resp(raw.resp, &http, !raw.clients.0.is_empty());
     let store = lowering.store(raw.store);
@@ -72,6 +67,36 @@ pub(super) fn lower(
     })
 }
 
+/// Gives the settings of `raw` a meaning that tell where its server is.
+///
+/// # Errors
+/// Every mistake in them.
+pub(super) fn whereabouts(
+    raw: RawConfig,
+    file: &Path,
+    environment: &Environment,
+) -> Result<Whereabouts, ConfigErrors> {
+    let mut mistakes = Vec::new();
+    let mut lowering = Lowering::new(file, environment, &mut mistakes);
+    let http = lowering.http(raw.http);
+    let store = lowering.path("store.path", raw.store.path);
+    let store = store.unwrap_or_else(|| lowering.dir.join(DEFAULT_STORE));
+    let known = lowering.mistakes_so_far();
+    let key = lowering.key("request_secret", raw.request_secret);
+    let of_key = mistakes.split_off(known);
+    mistakes.retain(|mistake| {
+        ["http.bind", "http.tls", "store."].iter().any(|group| mistake.path.starts_with(group))
+    });
+    if !mistakes.is_empty() {
+        return Err(ConfigErrors::new(file, mistakes));
+    }
+    let key = if of_key.is_empty() { Ok(key) } else { Err(ConfigErrors::new(file, of_key)) };
+    Ok(Whereabouts { bind: http.bind, tls: http.tls, store, key })
+}
+
+/// Where the store is when `store.path` does not say, beside the config.
+pub(super) const DEFAULT_STORE: &str = "data";
+
 /// What every setting is lowered with.
 pub(super) struct Lowering<'a> {
     pub(super) dir: &'a Path,
@@ -81,6 +106,23 @@ pub(super) struct Lowering<'a> {
     pub(super) exposure: Exposure,
     /// What was put into the last text that was expanded.
     pub(super) taken: Vec<Zeroizing<String>>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(
+        file: &'a Path,
+        environment: &'a Environment,
+        mistakes: &'a mut Vec<Mistake>,
+    ) -> Lowering<'a> {
+        Lowering {
+            dir: file.parent().unwrap_or(Path::new("")),
+            environment,
+            mistakes,
+            advice: Vec::new(),
+            exposure: Exposure::default(),
+            taken: Vec::new(),
+        }
+    }
 }
 
 impl Lowering<'_> {

@@ -15,7 +15,7 @@ use super::raw::RawBasic;
 use super::setting::{Setting, Table};
 use super::template::{Placeholder, Template, wipe};
 use super::vendors::Preset;
-use crate::token::SourceName;
+use crate::token::{Secret, SourceName};
 
 /// What a source's request is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,7 +86,33 @@ impl fmt::Debug for JsonTemplate {
     }
 }
 
+/// An account of WeChat's, as a request names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Which account.
+    pub appid: Secret,
+    /// Its secret.
+    pub secret: Secret,
+}
+
 impl RequestTemplate {
+    /// The arguments `appid` and `secret`, where both stand there as they are.
+    pub(super) fn credentials(&self) -> Option<Credentials> {
+        let argument = |wanted: &str| {
+            let in_query = self.args.iter().find(|(name, _)| &**name == wanted);
+            let template = match (in_query, &self.body) {
+                (Some((_, template)), _) => template,
+                (None, Body::Json(rows)) => match rows.iter().find(|(name, _)| name == wanted)? {
+                    (_, JsonTemplate::Text(template)) => template,
+                    _ => return None,
+                },
+                _ => return None,
+            };
+            Some(Secret::new(template.literal()?.as_str()))
+        };
+        Some(Credentials { appid: argument("appid")?, secret: argument("secret")? })
+    }
+
     /// Every template in it, with the path of its setting below the source.
     pub(super) fn templates(&self) -> Vec<(String, &Template)> {
         let mut found = vec![("url".to_owned(), &self.address)];

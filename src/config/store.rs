@@ -1,7 +1,7 @@
 //! The settings of the store: where it is, and what its records are sealed with.
 
 use super::StoreConfig;
-use super::lower::Lowering;
+use super::lower::{DEFAULT_STORE, Lowering};
 use super::raw::RawStore;
 use super::setting::Setting;
 use crate::token::Secret;
@@ -11,7 +11,8 @@ const MIN_STORE_KEY_CHARS: usize = 16;
 
 impl Lowering<'_> {
     pub(super) fn store(&mut self, raw: RawStore) -> StoreConfig {
-        let path = self.path("store.path", raw.path).unwrap_or_else(|| self.dir.join("data"));
+        let path =
+            self.path("store.path", raw.path).unwrap_or_else(|| self.dir.join(DEFAULT_STORE));
         let key = self.store_key("store.key", raw.key);
         let mut old_keys: Vec<Secret> = Vec::new();
         let wanted = "a list such as [\"${env:OLD_STORE_KEY}\"]";

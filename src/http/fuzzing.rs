@@ -17,6 +17,7 @@ use warp::http::Request;
 use crate::access::Access;
 use crate::clock::{Clock, Now, SharedClock};
 use crate::config::{ClientConfig, ReadyConfig};
+use crate::control::Control;
 use crate::http::Door;
 use crate::http::connection::prepare;
 use crate::http::handlers::Site;
@@ -150,6 +151,7 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
     let drain = Drain::new();
     let site = Arc::new(Site {
         status: Status::apart(Vec::new(), &reader, &access, &clock),
+        control: Control::new().0,
         reader,
         refresh,
         clock,

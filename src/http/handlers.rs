@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::access::{Access, Manner, SLOWNESS, User, Via};
 use crate::clock::SharedClock;
 use crate::config::ReadyConfig;
+use crate::control::Control;
 use crate::log_budget::LogBudget;
 use crate::refresh::{RefreshError, RefreshHandle, Refused, Wish};
 use crate::shutdown::Drain;
@@ -30,6 +31,8 @@ pub(super) struct Site {
     pub(super) clock: SharedClock,
     pub(super) access: Arc<Access>,
     pub(super) status: Status,
+    /// The way to have the server do something.
+    pub(super) control: Control,
     /// Whether a key may stand in the parameter `secret`.
     pub(super) secret_parameter: bool,
     /// Whether the page is served.

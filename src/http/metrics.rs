@@ -106,7 +106,7 @@ impl Scrape {
         let mut scrape = Scrape { status, now, states: [0; 4], calls: Calls::new(), client };
         for source in sources {
             scrape.states[source.state as usize] += 1;
-            if let Some(CallsToday { account, made, limit }) = source.calls {
+            if let Some(CallsToday { account, made, limit, .. }) = source.calls {
                 scrape.calls.insert((account.name, account.endpoint), (made, limit));
             }
         }

@@ -102,6 +102,20 @@ pub static ROUTES: &[Route] = &[
         endpoint: Endpoint::V1(Resource::Refresh),
     },
     Route {
+        path: "/v1/quota/{name}/reset",
+        methods: "POST",
+        summary: "has WeChat give the calls of a source's account back",
+        statuses: &[200, 401, 403, 404, 409, 429, 502, 503],
+        endpoint: Endpoint::V1(Resource::QuotaReset),
+    },
+    Route {
+        path: "/v1/reload",
+        methods: "POST",
+        summary: "reads the config again",
+        statuses: &[200, 401, 403, 409, 429, 503],
+        endpoint: Endpoint::V1(Resource::Reload),
+    },
+    Route {
         path: "/v1/status",
         methods: "GET, HEAD",
         summary: "how the server and its sources are",

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use crate::access::{Access, Via};
 use crate::clock::{Clock, Now, SharedClock, SystemClock};
 use crate::config::{self, ClientConfig, Environment, HttpConfig, ReadyConfig};
+use crate::control::Control;
 use crate::refresh::{RequestQueue, queue};
 use crate::shutdown::Drain;
 use crate::snapshot::{Published, Publisher, Reader, snapshot};
@@ -111,7 +112,9 @@ fn parts(clock: SharedClock) -> (HttpParts, Vec<Publisher>, Vec<RequestQueue>) {
     let status = status(&reader, &access, &clock);
     let ready = ReadyConfig { sources: None, life: Duration::ZERO };
     let door = Door::Main;
-    let parts = HttpParts { reader, refresh, clock, access, tls: None, status, ready, door };
+    let (control, _) = Control::new();
+    let parts =
+        HttpParts { reader, refresh, clock, access, tls: None, status, control, ready, door };
     (parts, publishers, queues)
 }
 

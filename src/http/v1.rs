@@ -3,6 +3,7 @@
 
 mod error;
 mod events;
+mod orders;
 mod refresh;
 mod status;
 mod token;
@@ -39,6 +40,10 @@ pub(super) enum Resource {
     Status,
     /// What happens.
     Events,
+    /// The config is to be read again.
+    Reload,
+    /// An account's calls of the day are to be given back.
+    QuotaReset,
 }
 
 /// What is asked, by whom.
@@ -69,6 +74,8 @@ pub(super) async fn answer(
         Resource::Refresh => refresh::refresh(&asked, user, body).await,
         Resource::Status => status::status(&asked, user),
         Resource::Events => events::events(&asked, user),
+        Resource::Reload => orders::reload(&asked, user).await,
+        Resource::QuotaReset => orders::reset_quota(&asked, user).await,
     }
 }
 

@@ -115,7 +115,7 @@ pub(super) fn verdict(kind: WebhookKind, outcome: Result<Answer, OutboundError>)
     let answer = match outcome {
         Ok(answer) => answer,
         Err(OutboundError::CannotSend(why)) => return Verdict::Never(why),
-        Err(OutboundError::NotConnected(why)) => {
+        Err(OutboundError::NotConnected(why) | OutboundError::NoTls(why)) => {
             return later(format!("it cannot be reached: {why}"));
         }
         Err(OutboundError::TimedOut) => return later("it did not answer in time".into()),

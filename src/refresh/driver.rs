@@ -70,7 +70,12 @@ impl Shared {
         &self.meters
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    /// How many resets of its calls an account has had this month.
+    pub fn resets(&self, account: &str, now: Now) -> u32 {
+        self.ledger().resets(account, now.wall)
+    }
+
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Its pages are whole after each call, whoever panicked in between.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -81,6 +81,8 @@ pub enum Wish {
         /// The generation.
         generation: Generation,
     },
+    /// The account's calls of the day are to be had again: what waits for the next day need not.
+    CallsAgain,
 }
 
 /// Why a wish brought no token. `Display` is what a client is told: no secret, no address of the

@@ -2,9 +2,11 @@
 //! Pure: is handed the time, and what was kept over a restart; days are Beijing's, as WeChat's are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::account::{Account, Calls, Unsettled};
+use crate::control::RESETS_A_MONTH;
 use crate::token::SourceName;
 
 /// Beijing is eight hours ahead of UTC all year.
@@ -21,6 +23,9 @@ const RESERVE: u32 = 5;
 
 /// The parts of a day's calls, in percent, at which a warning is due.
 const WARN_AT: [u32; 3] = [100, 80, 50];
+
+/// The endpoint of the resets. It is counted by the month, which no other is.
+const RESET: &str = "/cgi-bin/clear_quota/v2";
 
 /// Why a call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +151,67 @@ impl Ledger {
         self.today(account, unix_seconds(wall))
     }
 
+    /// Enters a reset of an account's calls; its page, to be kept over a restart. `None`: the month's are
+    /// used up, as far as is known here.
+    pub(super) fn enter_reset(
+        &mut self,
+        name: &Arc<str>,
+        wall: SystemTime,
+    ) -> Option<(Account, Calls)> {
+        let made = self.resets(name, wall);
+        (made < RESETS_A_MONTH).then(|| self.set_resets(name, made + 1, wall))
+    }
+
+    /// Takes a reset back that was not made.
+    pub(super) fn take_reset_back(
+        &mut self,
+        name: &Arc<str>,
+        wall: SystemTime,
+    ) -> Option<(Account, Calls)> {
+        let made = self.resets(name, wall).saturating_sub(1);
+        Some(self.set_resets(name, made, wall))
+    }
+
+    /// The upstream says that the month's resets are used up.
+    pub(super) fn fill_resets(
+        &mut self,
+        name: &Arc<str>,
+        wall: SystemTime,
+    ) -> Option<(Account, Calls)> {
+        Some(self.set_resets(name, RESETS_A_MONTH, wall))
+    }
+
+    /// The account's calls of today count from zero. The pages that this changes, to be kept.
+    pub(super) fn forgive(&mut self, name: &str, wall: SystemTime) -> Vec<(Account, Calls)> {
+        let unix = unix_seconds(wall);
+        let accounts = self.calls.keys();
+        let accounts: Vec<Account> = accounts
+            .filter(|account| &*account.name == name && &*account.endpoint != RESET)
+            .cloned()
+            .collect();
+        let forgiven = accounts.into_iter().map(|account| {
+            let calls = Calls { made: 0, ..self.today(&account, unix) };
+            (account, calls)
+        });
+        let forgiven: Vec<_> = forgiven.collect();
+        self.calls.extend(forgiven.iter().cloned());
+        forgiven
+    }
+
+    /// How many resets an account has had this month.
+    pub fn resets(&self, name: &str, wall: SystemTime) -> u32 {
+        let account = Account { name: name.into(), endpoint: RESET.into() };
+        let kept = self.calls.get(&account).copied().unwrap_or_default();
+        if kept.day == first_of_month(wall) { kept.made } else { 0 }
+    }
+
+    fn set_resets(&mut self, name: &Arc<str>, made: u32, wall: SystemTime) -> (Account, Calls) {
+        let account = Account { name: Arc::clone(name), endpoint: RESET.into() };
+        let calls = Calls { day: first_of_month(wall), made, ..Calls::default() };
+        self.calls.insert(account.clone(), calls);
+        (account, calls)
+    }
+
     fn today(&self, account: &Account, unix: u64) -> Calls {
         let day = (unix + BEIJING) / DAY;
         let kept = self.calls.get(account).copied().unwrap_or_default();
@@ -160,6 +226,26 @@ impl Ledger {
 
 fn unix_seconds(wall: SystemTime) -> u64 {
     wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// The first day of the month, in Beijing, in days since the Unix epoch: by counting the days of the
+/// years and months from there.
+fn first_of_month(wall: SystemTime) -> u64 {
+    let today = (unix_seconds(wall) + BEIJING) / DAY;
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let (mut first, mut year) = (0, 1970);
+    loop {
+        let february = if is_leap(year) { 29 } else { 28 };
+        for days in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+            if today < first + days {
+                return first;
+            }
+            first += days;
+        }
+        year += 1;
+    }
 }
 
 /// How long until the next Beijing day begins; a day at most, and never zero.
@@ -212,6 +298,53 @@ mod tests {
             1
         );
         assert_eq!(ledger.calls(&account(), at(DAY)).made, 1);
+    }
+
+    #[test]
+    fn resets_are_counted_by_beijings_month_and_over_a_restart() {
+        let name: Arc<str> = "wx0".into();
+        // 2026-11-30 23:59:59 in Beijing, by `date -d '2026-11-30 23:59:59 +0800' +%s`.
+        let last = UNIX_EPOCH + Duration::from_secs(1_796_054_399);
+        let mut ledger = Ledger::default();
+        let mut kept = None;
+        for made in 1..=RESETS_A_MONTH {
+            kept = ledger.enter_reset(&name, last);
+            assert_eq!(kept.as_ref().map(|(_, calls)| calls.made), Some(made));
+        }
+        assert_eq!(ledger.enter_reset(&name, last), None);
+        let mut ledger = Ledger::restore(kept, []);
+        assert_eq!(ledger.enter_reset(&name, last), None);
+        ledger.take_reset_back(&name, last);
+        assert_eq!(ledger.resets(&name, last), RESETS_A_MONTH - 1);
+        ledger.fill_resets(&name, last);
+        assert_eq!(ledger.resets(&name, last), RESETS_A_MONTH);
+        assert_eq!(ledger.resets("wx1", last), 0);
+        let next = last + Duration::from_secs(1);
+        assert_eq!(ledger.resets(&name, next), 0);
+        assert_eq!(ledger.enter_reset(&name, next).map(|(_, calls)| calls.made), Some(1));
+        // By `date -d '2024-02-29 12:00 +0800' +%s` and `date -d '2024-02-01 UTC' +%s`.
+        let leap = UNIX_EPOCH + Duration::from_secs(1_709_179_200);
+        assert_eq!(first_of_month(leap), 1_706_745_600 / DAY);
+    }
+
+    #[test]
+    fn a_reset_forgives_the_calls_of_its_account_and_of_no_other() {
+        let mut ledger = Ledger::default();
+        let ticket = Account { endpoint: "/cgi-bin/ticket/getticket".into(), ..account() };
+        let other = Account { name: "wx1".into(), ..account() };
+        for account in [&account(), &ticket, &other] {
+            ledger.enter(account, Some(10), Purpose::Scheduled, at(0)).unwrap();
+        }
+        ledger.enter(&account(), None, Purpose::ForcedNew, at(0)).unwrap();
+        ledger.enter_reset(&account().name, at(0)).unwrap();
+        let forgiven = ledger.forgive("wx0", at(1));
+        assert_eq!(forgiven.len(), 2);
+        assert_eq!(ledger.calls(&account(), at(2)).made, 0);
+        assert_eq!(ledger.calls(&ticket, at(2)).made, 0);
+        assert_eq!(ledger.calls(&other, at(2)).made, 1);
+        // Whether WeChat forgives forced ones too is not known; nor is a reset given back.
+        assert_eq!(ledger.calls(&account(), at(2)).forced_new, 1);
+        assert_eq!(ledger.resets("wx0", at(2)), 1);
     }
 
     #[test]

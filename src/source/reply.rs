@@ -58,6 +58,26 @@ pub(super) fn read(
     Ok(Fetched { value, expires_in, captured, upstream_time: answer.date })
 }
 
+/// Reads an answer that brings nothing but "done": `errcode` 0.
+pub(super) fn read_done(
+    source: &TokenSource,
+    answer: &Answer,
+    sent: &[Secret],
+) -> Result<(), FetchError> {
+    let json = Json::read(&answer.body);
+    if let Some(json) = &json
+        && let Some(code) = refusal_code(&source.answer, json)
+    {
+        return Err(refused(source, code, json, answer, sent));
+    }
+    match (answer.status, json) {
+        (200..300, Some(json)) if json.get("errcode").is_some_and(|code| code == 0) => Ok(()),
+        (200..300, Some(_)) => Err(FetchError::NoValue("there is no errcode".into())),
+        (200..300, None) => Err(FetchError::NotJson),
+        (status, _) => Err(FetchError::Status(status)),
+    }
+}
+
 /// How long the upstream asks to be left alone for, where its status says that it means that.
 fn wait_asked_for(answer: &Answer) -> Option<Duration> {
     let wait = answer.retry_after.filter(|_| matches!(answer.status, 429 | 503));

@@ -10,7 +10,9 @@ use zeroize::Zeroizing;
 
 use super::json::Json;
 use super::{FetchError, FetchRequest};
-use crate::config::{Body, JsonTemplate, Placeholder, Template, TokenSource, is_header_text};
+use crate::config::{
+    Body, Credentials, JsonTemplate, Method, Placeholder, Template, TokenSource, is_header_text,
+};
 use crate::outbound::{Payload, Request};
 use crate::token::Secret;
 
@@ -19,6 +21,41 @@ pub(super) struct Filled {
     pub request: Request,
     /// None of these may be repeated in an error.
     pub sent: Vec<Secret>,
+}
+
+/// Makes the request by which WeChat gives the calls of `source`'s account back.
+///
+/// # Errors
+/// The source's own request does not have what this one needs.
+pub(super) fn clear_quota(source: &TokenSource) -> Result<Filled, FetchError> {
+    let cannot = |what: &str| FetchError::CannotSend(what.into());
+    let Credentials { appid, secret } =
+        source.credentials().ok_or_else(|| cannot("the source has no appid and secret"))?;
+    let mut url = Url::clone(&source.url);
+    let path = url.path();
+    // What stands before it: a proxy, or a stand-in.
+    let (before, _) =
+        path.split_once("/cgi-bin/").ok_or_else(|| cannot("the source is none of WeChat's"))?;
+    let path = format!("{before}/cgi-bin/clear_quota/v2");
+    url.set_path(&path);
+    // WeChat's pages have both in the body, their examples, and SDKs that work, in the query
+    // (upstream.md, section 1): so they stand in both.
+    let pairs = [("appid", appid.expose()), ("appsecret", secret.expose())];
+    url.query_pairs_mut().extend_pairs(pairs);
+    let object = pairs.map(|(name, value)| (name.to_owned(), Value::from(value)));
+    let json = Json::new(Value::Object(object.into_iter().collect()));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(BODY_ROOM));
+    serde_json::to_writer(&mut *bytes, &*json).expect("a Vec takes what is written");
+    let body = Payload { content_type: "application/json; charset=utf-8", bytes };
+    let request = Request {
+        method: Method::Post,
+        url,
+        headers: Vec::new(),
+        basic: None,
+        body: Some(body),
+        timeout: source.policy.timeout,
+    };
+    Ok(Filled { request, sent: vec![appid, secret] })
 }
 
 /// Makes the request of `source`.
@@ -157,7 +194,7 @@ fn percent_encode(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Environment, Method};
+    use crate::config::{self, Environment};
     use crate::token::SourceName;
     use std::path::Path;
 

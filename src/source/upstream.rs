@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::hosts::Resting;
-use super::{FetchError, FetchRequest, Fetched, Upstream, reply, request};
+use super::{FetchError, FetchRequest, Fetched, QuotaUpstream, Upstream, reply, request};
 use crate::clock::SharedClock;
 use crate::config::{Host, TokenSource};
 use crate::outbound::{Outbound, OutboundError};
@@ -65,11 +65,21 @@ impl Upstream for HttpUpstream {
     }
 }
 
+impl QuotaUpstream for HttpUpstream {
+    async fn clear_quota(&self, source: &TokenSource) -> Result<(), FetchError> {
+        let filled = request::clear_quota(source)?;
+        let answer = self.outbound.exchange(filled.request).await?;
+        reply::read_done(source, &answer, &filled.sent)
+    }
+}
+
 impl From<OutboundError> for FetchError {
     fn from(error: OutboundError) -> FetchError {
         match error {
             OutboundError::CannotSend(words) => FetchError::CannotSend(words),
-            OutboundError::NotConnected(words) => FetchError::NotConnected(words),
+            OutboundError::NotConnected(words) | OutboundError::NoTls(words) => {
+                FetchError::NotConnected(words)
+            }
             OutboundError::TimedOut => FetchError::TimedOut,
             OutboundError::Broken(words) => FetchError::Broken(words),
             OutboundError::TooLarge => FetchError::TooLarge,

@@ -272,19 +272,29 @@ pub fn secret_path(dir: &Path) -> PathBuf {
     dir.join(SECRET_FILE)
 }
 
+/// The request secret that was generated in this directory; `None` if none was. Blocks.
+///
+/// # Errors
+/// It cannot be read.
+pub fn kept_secret(dir: &Path) -> io::Result<Option<Secret>> {
+    match fs::read_to_string(secret_path(dir)).map(Zeroizing::new) {
+        Ok(kept) if kept.trim().is_empty() => Ok(None),
+        Ok(kept) => Ok(Some(Secret::new(kept.trim()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The request secret of this directory: what an earlier start made, else `fresh`, which is kept
 /// from now on. Blocks.
 ///
 /// # Errors
 /// It can be neither read nor written; then `fresh` serves until the next start.
 pub fn request_secret(dir: &Path, fresh: &Secret) -> io::Result<Secret> {
-    let path = secret_path(dir);
-    match fs::read_to_string(&path).map(Zeroizing::new) {
-        Ok(kept) if !kept.trim().is_empty() => return Ok(Secret::new(kept.trim())),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    if let Some(kept) = kept_secret(dir)? {
+        return Ok(kept);
     }
+    let path = secret_path(dir);
     private_dir(dir)?;
     // Written beside and renamed: a crash leaves no half secret.
     let draft = path.with_extension("new");

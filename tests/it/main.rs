@@ -9,11 +9,13 @@ mod crash;
 mod differential;
 mod disk;
 mod faults;
+mod import;
 #[cfg(feature = "interop")]
 mod interop;
 mod kills;
 mod limits;
 mod notify;
+mod operator;
 mod program;
 mod refresh;
 mod reload;

@@ -19,13 +19,14 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
     let mut client = Client(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
     let (stream, peer) = listener.accept().await.unwrap();
     let (parts, ..) = parts(SystemClock::shared());
-    let HttpParts { reader, refresh, clock, access, tls, status, ready, door } = parts;
+    let HttpParts { reader, refresh, clock, access, tls, status, control, ready, door } = parts;
     let site = Site {
         reader,
         refresh,
         clock: clock.clone(),
         access,
         status,
+        control,
         secret_parameter: true,
         ui: true,
         trusted_proxies: Vec::new(),

@@ -9,6 +9,7 @@ use warp::http::StatusCode;
 use warp::http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use warp::reply::Response;
 
+use crate::config::Mistake;
 use crate::refresh::RefreshError;
 
 use super::super::reply::Unserved;
@@ -22,6 +23,8 @@ pub(in crate::http) struct ApiError {
     message: Cow<'static, str>,
     /// Whole seconds after which it may be tried again.
     retry_after: Option<u64>,
+    /// What is wrong with the config.
+    mistakes: Vec<Mistake>,
     /// The value of a header that this status asks for.
     header: Option<&'static str>,
     /// Whether nothing can follow on this connection.
@@ -39,6 +42,14 @@ struct Words<'a> {
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mistakes: Option<Vec<MistakeWords<'a>>>,
+}
+
+#[derive(Serialize)]
+struct MistakeWords<'a> {
+    setting: &'a str,
+    message: &'a str,
 }
 
 /// How long to stay away from a server that has no place to wait in, or is about to restart, in
@@ -52,7 +63,15 @@ impl ApiError {
         message: impl Into<Cow<'static, str>>,
     ) -> ApiError {
         let message = message.into();
-        ApiError { status, code, message, retry_after: None, header: None, closes: false }
+        ApiError {
+            status,
+            code,
+            message,
+            retry_after: None,
+            mistakes: Vec::new(),
+            header: None,
+            closes: false,
+        }
     }
 
     fn again_in(self, seconds: u64) -> ApiError {
@@ -99,6 +118,36 @@ impl ApiError {
     pub(super) fn may_not_force() -> ApiError {
         let message = "force is for the request_secret alone";
         ApiError::new(StatusCode::FORBIDDEN, "may_not_force", message)
+    }
+
+    pub(super) fn may_not_order() -> ApiError {
+        let message = "this is for the request_secret alone";
+        ApiError::new(StatusCode::FORBIDDEN, "may_not_order", message)
+    }
+
+    /// Nothing is changed.
+    pub(super) fn mistakes(mistakes: &[Mistake]) -> ApiError {
+        let message = "the config has mistakes, so nothing has changed";
+        let error = ApiError::new(StatusCode::CONFLICT, "config_mistakes", message);
+        ApiError { mistakes: mistakes.to_vec(), ..error }
+    }
+
+    pub(super) fn no_orders() -> ApiError {
+        let message = "this server has no config file, or is shutting down";
+        ApiError::new(StatusCode::CONFLICT, "not_reloadable", message)
+    }
+
+    pub(super) fn no_reset(code: &'static str, message: Cow<'static, str>) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, code, message)
+    }
+
+    pub(super) fn upstream(message: Cow<'static, str>) -> ApiError {
+        ApiError::new(StatusCode::BAD_GATEWAY, "upstream", message)
+    }
+
+    /// An order that was not carried out.
+    pub(super) fn undone(code: &'static str, message: &'static str) -> ApiError {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message).again_in(SHORT_WAIT)
     }
 
     pub(super) fn not_json() -> ApiError {
@@ -171,8 +220,15 @@ impl From<Unserved> for ApiError {
 
 impl From<ApiError> for Response {
     fn from(error: ApiError) -> Response {
-        let ApiError { status, code, message, retry_after, header, closes } = error;
-        let mut answer = json(&Body { error: Words { code, message: &message, retry_after } });
+        let ApiError { status, code, message, retry_after, mistakes, header, closes } = error;
+        let mistakes = (!mistakes.is_empty()).then(|| {
+            let words = mistakes
+                .iter()
+                .map(|Mistake { path, message }| MistakeWords { setting: path, message });
+            words.collect()
+        });
+        let words = Words { code, message: &message, retry_after, mistakes };
+        let mut answer = json(&Body { error: words });
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         if let Some(seconds) = retry_after {

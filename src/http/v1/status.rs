@@ -143,6 +143,7 @@ struct Remedy {
 struct Calls {
     made: u32,
     limit: Option<u32>,
+    resets_this_month: u32,
 }
 
 #[derive(Serialize)]
@@ -235,7 +236,11 @@ fn shown(source: SourceStatus, history: &[Chapter], readers: Option<&Readers>) -
         next_renewal_at: condition.next_renewal,
         refreshes: Refreshes { succeeded: condition.renewed, failed: condition.failed },
         last_error: condition.trouble.map(|trouble| error(&trouble, over)),
-        calls_today: calls.map(|CallsToday { made, limit, .. }| Calls { made, limit }),
+        calls_today: calls.map(|CallsToday { made, limit, resets, .. }| Calls {
+            made,
+            limit,
+            resets_this_month: resets,
+        }),
         history: history.iter().map(past).collect(),
         readers,
         name: name.as_str().to_owned(),

@@ -28,6 +28,8 @@ pub(super) enum Knows {
     Generation(Option<Generation>),
     /// Another value than this.
     Refused(Refused),
+    /// Nothing that is there: it waits for an attempt.
+    Attempt,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,9 @@ impl Machine {
             Wish::Any { newer_than, force } => (Knows::Generation(newer_than), self.purpose(force)),
             Wish::Other { refused, force } => (Knows::Refused(refused), self.purpose(force)),
             Wish::Newer { generation } => (Knows::Generation(Some(generation)), Purpose::Scheduled),
+            // What had failed for want of calls is tried now. Else there is nothing to be done.
+            Wish::CallsAgain if self.calls_again() => (Knows::Attempt, Purpose::Scheduled),
+            Wish::CallsAgain => (Knows::Generation(None), Purpose::Scheduled),
         };
         let waiter = Waiter { id, knows, purpose };
         match self.answer_at_once(now, &waiter, effects) {
@@ -75,7 +80,7 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) -> Option<Result<Arc<Published>, RefreshError>> {
         let live = self.live(now).cloned();
-        if let Some(current) = &live {
+        if let Some(current) = live.as_ref().filter(|_| !matches!(waiter.knows, Knows::Attempt)) {
             if is_news(current, waiter) {
                 return Some(Ok(Arc::clone(current)));
             }
@@ -90,7 +95,7 @@ impl Machine {
                         return Some(Err(RefreshError::TooSoon { wait }));
                     }
                 }
-                (Knows::Generation(_), _) => {
+                (Knows::Generation(_) | Knows::Attempt, _) => {
                     if self.cools_down(now, self.policy.cooldown * UNFOUNDED).is_some() {
                         return Some(Ok(Arc::clone(current)));
                     }
@@ -135,7 +140,7 @@ impl Machine {
                 // The upstream stands by a value that was seen refused: say so, never the value.
                 (Some(current), None) => match waiter.knows {
                     Knows::Refused(_) => Err(RefreshError::Unchanged),
-                    Knows::Generation(_) => Ok(Arc::clone(current)),
+                    Knows::Generation(_) | Knows::Attempt => Ok(Arc::clone(current)),
                 },
                 (None, None) => Err(RefreshError::Lost),
             };
@@ -149,5 +154,6 @@ fn is_news(current: &Published, waiter: &Waiter) -> bool {
     match &waiter.knows {
         Knows::Generation(known) => known.is_none_or(|known| current.record.generation > known),
         Knows::Refused(refused) => !refused.is(&current.record.value),
+        Knows::Attempt => false,
     }
 }

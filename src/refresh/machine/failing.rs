@@ -33,6 +33,7 @@ pub(super) struct Streak {
 #[derive(Debug)]
 pub(super) struct LastFailure {
     pub(super) told: RefreshError,
+    class: FailureClass,
     /// For how long a client's wish is answered with it.
     pub(super) shared: Pause,
     /// How long it asked to be left alone for by itself.
@@ -116,12 +117,26 @@ impl Machine {
         let forced_in = schedule::forced_wait(class, wait, streak).unwrap_or(retry_in);
         let own = Pause::begin(now, wait.unwrap_or_default());
         let shared = Pause::begin(now, forced_in);
-        self.streak.last = Some(Box::new(LastFailure { told, shared, own }));
+        self.streak.last = Some(Box::new(LastFailure { told, class, shared, own }));
         if class != FailureClass::Reserved {
             // What a client was refused says nothing of the schedule.
             self.pause = Pause::begin(now, retry_in);
         }
         retry_in
+    }
+
+    /// The day's calls are to be had again: whatever waited for them does not any more. Whether the last
+    /// attempt failed for want of them.
+    pub(super) fn calls_again(&mut self) -> bool {
+        let waited = |class| matches!(class, FailureClass::QuotaSpent | FailureClass::Reserved);
+        if self.streak.last.as_ref().is_some_and(|last| waited(last.class)) {
+            self.streak.last = None;
+        }
+        let failed = self.streak.class == Some(FailureClass::QuotaSpent);
+        if failed {
+            self.pause = Pause::default();
+        }
+        failed
     }
 
     /// How long until the last window of the token's life begins; zero in it, or without a token.

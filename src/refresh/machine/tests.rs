@@ -105,3 +105,37 @@ fn a_mark_from_before_the_clock_was_set_back_counts_as_old() {
     let [Effect::Publish(published)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(published.promised_life(now), Some(Duration::ZERO));
 }
+
+#[test]
+fn calls_that_are_given_back_have_what_failed_for_want_of_them_tried_now_and_nothing_else() {
+    let now = clocks(1_000_000, 1_000_000);
+    let again =
+        |machine: &mut Machine, at| machine.on(at, Event::Asked(WaiterId(9), Wish::CallsAgain));
+    // Nothing has failed: there is nothing to do.
+    let mut idle = machine();
+    assert_eq!(answers(again(&mut idle, now)), [Ok(Generation(7))]);
+    let fails_with = |class| {
+        let mut machine = machine();
+        let forced = Wish::Any { newer_than: Some(Generation(7)), force: false };
+        machine.on(now, Event::Asked(WaiterId(1), forced));
+        let refused = FetchError::refused(45_009, class);
+        machine.on(now, Event::Fetched(Err(refused)));
+        machine
+    };
+    let mut spent = fails_with(FailureClass::QuotaSpent);
+    let later = clocks(1_001_000, 1_001_000);
+    let forced = Wish::Any { newer_than: Some(Generation(7)), force: false };
+    let effects = spent.on(later, Event::Asked(WaiterId(2), forced));
+    assert!(
+        matches!(&answers(effects)[..], [Err(RefreshError::Failed { .. })]),
+        "the next day is waited for"
+    );
+    let effects = again(&mut spent, later);
+    assert_eq!(effects, [Effect::Fetch(Purpose::Scheduled)], "and nobody is blamed");
+    let effects =
+        spent.on(later, Event::Fetched(Err(FetchError::refused(45_009, FailureClass::QuotaSpent))));
+    assert!(matches!(&answers(effects)[..], [Err(RefreshError::Failed { .. })]));
+    // What calls cannot mend is left alone.
+    let mut other = fails_with(FailureClass::Misconfigured);
+    assert_eq!(answers(again(&mut other, later)), [Ok(Generation(7))]);
+}

@@ -1,0 +1,328 @@
+//! Where the running server is, and as whom it is asked: from the config, or from `--url` and the
+//! variables. Sends a request and takes the answer apart; what goes wrong is said with what to do.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::Value;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{
+    Desk, EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_PROTOCOL, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE,
+    Failure,
+};
+use crate::cli::{ServerArgs, server_url};
+use crate::config::{self, Method, Whereabouts};
+use crate::outbound::{Answer, Outbound, OutboundError, Payload, Request, Trust};
+use crate::store;
+use crate::token::Secret;
+
+/// The variables that name another server and the key for it.
+const URL: &str = "WECHAT_TOKEN_SERVER_URL";
+const KEY: &str = "WECHAT_TOKEN_SERVER_KEY";
+
+/// How long an answer may take that the server has at hand.
+pub(super) const AT_HAND: Duration = Duration::from_secs(10);
+
+/// How long one may take that waits for the upstream: a little longer than the server waits itself.
+pub(super) const FROM_UPSTREAM: Duration = Duration::from_secs(125);
+
+/// A running server, and what opens it.
+#[derive(Debug)]
+pub struct Connection {
+    outbound: Outbound,
+    url: Url,
+    /// Where it is and who says so, for messages.
+    place: String,
+    key: Secret,
+    /// What to do where a server drops a connection because of the certificate that it is shown, or not:
+    /// it may do so without a word. Empty where nothing is encrypted.
+    about_identity: &'static str,
+}
+
+/// What a request says.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The path, in parts: a name of a source may hold anything.
+    pub path: &'a [&'a str],
+    /// The query, as it is written.
+    pub query: Option<&'a str>,
+    /// The body, as JSON; `None`: it is asked with GET.
+    pub body: Option<Zeroizing<Vec<u8>>>,
+    /// How long the answer may take.
+    pub patience: Duration,
+}
+
+impl<'a> Ask<'a> {
+    /// What the server has at hand.
+    pub fn get(path: &'a [&'a str]) -> Ask<'a> {
+        Ask { path, query: None, body: None, patience: AT_HAND }
+    }
+
+    /// What the server is to do.
+    pub fn post(path: &'a [&'a str], body: Zeroizing<Vec<u8>>) -> Ask<'a> {
+        Ask { path, query: None, body: Some(body), patience: FROM_UPSTREAM }
+    }
+}
+
+impl Connection {
+    /// Finds the server. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// It is not known where it is, or what opens it.
+    pub fn find(args: &ServerArgs, desk: &Desk<'_>) -> Result<Connection, Failure> {
+        let variable = |name| desk.environment.get(name).map(str::trim).filter(|v| !v.is_empty());
+        let key = variable(KEY).map(Secret::new);
+        let url = match (&args.url, variable(URL)) {
+            (Some(url), _) => Some((url.clone(), "--url")),
+            (None, Some(text)) => {
+                let url = server_url(text)
+                    .map_err(|wrong| Failure::new(EX_USAGE, format_args!("{URL}: {wrong}")))?;
+                Some((url, URL))
+            }
+            (None, None) => None,
+        };
+        let mut trust =
+            Trust { exactly: None, beside: args.ca.clone(), identity: args.identity.clone() };
+        let (url, by, key) = match url {
+            Some((url, by)) => {
+                // The key of the config is for the server of the config: it is sent to no other.
+                let key = key.ok_or_else(|| {
+                    Failure::new(
+                        EX_USAGE,
+                        format_args!(
+                            "{by} names a server, so its key has to be in the variable {KEY}"
+                        ),
+                    )
+                })?;
+                (url, by.to_owned(), key)
+            }
+            None => {
+                let found = config::whereabouts(desk.file, desk.environment)
+                    .map_err(|mistakes| Failure::new(EX_CONFIG, mistakes))?;
+                let key = match key {
+                    Some(key) => key,
+                    None => configured_key(&found)?,
+                };
+                if let Some(tls) = &found.tls {
+                    if tls.client_ca.is_some() && args.identity.is_none() {
+                        return Err(Failure::new(
+                            EX_CONFIG,
+                            "http.tls.client_ca lets nobody in without a client's certificate: show one with \
+                             --identity FILE, a PEM file with the certificate and its private key",
+                        ));
+                    }
+                    trust.exactly = args.ca.is_none().then(|| tls.cert.clone());
+                }
+                let by = format!("http.bind of {}", desk.file.display());
+                (own_url(found.bind, found.tls.is_some())?, by, key)
+            }
+        };
+        let outbound =
+            Outbound::to_server(&trust).map_err(|error| Failure::new(EX_CONFIG, error))?;
+        let place = format!("{} ({by})", url.as_str().trim_end_matches('/'));
+        let about_identity = match (url.scheme(), &args.identity) {
+            ("https", None) => {
+                "; if it asks for a client's certificate (http.tls.client_ca), show one with --identity"
+            }
+            ("https", Some(_)) => {
+                "; if it refuses the certificate of --identity, show one of an authority in http.tls.client_ca"
+            }
+            _ => "",
+        };
+        Ok(Connection { outbound, url, place, key, about_identity })
+    }
+
+    /// Asks, and takes the body of an answer that is no refusal.
+    ///
+    /// # Errors
+    /// There is no answer, or it is a refusal, or not of this server.
+    pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        let mut url = self.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(ask.path);
+        }
+        url.set_query(ask.query);
+        let bearer = Zeroizing::new(format!("Bearer {}", self.key.expose()));
+        let body = ask.body.map(|bytes| Payload { content_type: "application/json", bytes });
+        let request = Request {
+            method: if body.is_some() { Method::Post } else { Method::Get },
+            url,
+            headers: vec![("authorization".into(), Secret::new(bearer.as_str()))],
+            basic: None,
+            body,
+            timeout: ask.patience,
+        };
+        let answer =
+            self.outbound.exchange(request).await.map_err(|error| self.unanswered(error))?;
+        match answer.status {
+            200..300 => Ok(answer),
+            _ => Err(self.refused(&answer)),
+        }
+    }
+
+    /// As [`Connection::ask`], of JSON.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn json(&self, ask: Ask<'_>) -> Result<Value, Failure> {
+        let answer = self.ask(ask).await?;
+        serde_json::from_slice(&answer.body).map_err(|_| self.not_ours(answer.status))
+    }
+
+    fn unanswered(&self, error: OutboundError) -> Failure {
+        let place = &self.place;
+        match error {
+            OutboundError::NotConnected(words) => Failure::new(
+                EX_UNAVAILABLE,
+                format_args!(
+                    "no server answers at {place}: {words}. Is it running? Start it, or name another one with --url"
+                ),
+            ),
+            OutboundError::NoTls(words) => Failure::new(
+                EX_UNAVAILABLE,
+                format_args!("{place} is not believed, and nothing was sent: {words}"),
+            ),
+            OutboundError::Broken(words) => Failure::new(
+                EX_UNAVAILABLE,
+                format_args!(
+                    "the connection to {place} broke: {words}{}",
+                    if words.contains("--identity") { "" } else { self.about_identity }
+                ),
+            ),
+            OutboundError::TimedOut => Failure::new(
+                EX_TEMPFAIL,
+                format_args!("{place} does not answer in time; its log may say why"),
+            ),
+            OutboundError::TooLarge => {
+                Failure::new(EX_PROTOCOL, format_args!("{place} answers more than is read"))
+            }
+            OutboundError::CannotSend(words) => Failure::new(EX_USAGE, words),
+        }
+    }
+
+    fn not_ours(&self, status: u16) -> Failure {
+        Failure::new(
+            EX_PROTOCOL,
+            format_args!(
+                "what answers at {} (HTTP status {status}) is not a server of this version; correct the address, \
+                 or https:// and http://",
+                self.place
+            ),
+        )
+    }
+
+    /// A refusal in the server's words.
+    fn refused(&self, answer: &Answer) -> Failure {
+        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let error = &json["error"];
+        let (Some(code), Some(message)) = (error["code"].as_str(), error["message"].as_str())
+        else {
+            return self.not_ours(answer.status);
+        };
+        let message = printable(message);
+        let exit = match (answer.status, code) {
+            (401 | 403, _) => EX_NOPERM,
+            (400 | 404, _) | (_, "not_resettable" | "not_reloadable") => EX_DATAERR,
+            (_, "config_mistakes") => EX_CONFIG,
+            _ => EX_TEMPFAIL,
+        };
+        let mut words = match (answer.status, code) {
+            (401, _) => format!(
+                "{} refuses the key: it is not the one it was started with, or may not be used from here. It is \
+                 taken from the config's request_secret, the store's file request_secret, or {KEY}",
+                self.place
+            ),
+            (404, _) => "there is no such source, or not for this key; `wechat-token-server status` lists those there \
+                         are"
+                .to_owned(),
+            _ => message,
+        };
+        if let Some(seconds) = error["retry_after"].as_u64()
+            && !words.contains(&format!("{seconds} seconds"))
+        {
+            let _ = write!(words, "; try again in {seconds} seconds");
+        }
+        for mistake in error["mistakes"].as_array().into_iter().flatten() {
+            let part = |name: &str| printable(mistake[name].as_str().unwrap_or_default());
+            let _ = write!(words, "\n  {}: {}", part("setting"), part("message"));
+        }
+        Failure::new(exit, words)
+    }
+}
+
+/// What opens the server of the config.
+fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
+    match &found.key {
+        Ok(Some(key)) => Ok(key.clone()),
+        Ok(None) => {
+            let path = store::secret_path(&found.store);
+            match store::kept_secret(&found.store) {
+                Ok(Some(key)) => Ok(key),
+                Ok(None) => Err(Failure::new(
+                    EX_UNAVAILABLE,
+                    format_args!(
+                        "{} is not there: the server makes it at its first start. Start it, or set request_secret in \
+                         the config",
+                        path.display()
+                    ),
+                )),
+                Err(error) => Err(Failure::new(
+                    EX_NOPERM,
+                    format_args!(
+                        "{} cannot be read: {error}; run this as the server's user, or put a key into the variable \
+                         {KEY}",
+                        path.display()
+                    ),
+                )),
+            }
+        }
+        Err(mistakes) => Err(Failure::new(
+            EX_CONFIG,
+            format_args!("{mistakes}\nOr put a key into the variable {KEY}."),
+        )),
+    }
+}
+
+/// The address of a server on this machine. One that listens everywhere is asked on loopback.
+fn own_url(bind: SocketAddr, is_encrypted: bool) -> Result<Url, Failure> {
+    if bind.port() == 0 {
+        return Err(Failure::new(
+            EX_CONFIG,
+            "http.bind has port 0, so only the server knows which one it took: its log says it; name it with --url",
+        ));
+    }
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let scheme = if is_encrypted { "https" } else { "http" };
+    let url = format!("{scheme}://{}", SocketAddr::new(ip, bind.port()));
+    Ok(Url::parse(&url).expect("an address and a port make an address"))
+}
+
+/// A text of a server's without what a terminal would obey.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_asked_on_loopback() {
+        for (bind, tls, url) in [
+            ("0.0.0.0:12123", false, "http://127.0.0.1:12123/"),
+            ("[::]:1", true, "https://[::1]:1/"),
+            ("10.0.0.7:80", true, "https://10.0.0.7:80/"),
+            ("[fe80::1]:8443", false, "http://[fe80::1]:8443/"),
+        ] {
+            assert_eq!(own_url(bind.parse().unwrap(), tls).unwrap().as_str(), url);
+        }
+        assert_eq!(own_url("127.0.0.1:0".parse().unwrap(), false).unwrap_err().code, EX_CONFIG);
+    }
+}

@@ -1,0 +1,378 @@
+//! `status`: the server's own account of its sources as a table for people, in 80 columns.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::connection::{Ask, Connection, printable};
+use super::{Desk, EX_PROTOCOL, Failure, NOT_ALL_WELL, Printer, note, print};
+use crate::cli::StatusArgs;
+
+/// How often `--watch` looks.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Where errors and remedies begin under the row of their source.
+const INDENT: &str = "    ";
+
+/// Shows how the sources are; whether all are live.
+pub(super) async fn status(args: &StatusArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
+    let server = Connection::find(&args.server, desk)?;
+    loop {
+        let shown = match look(&server, args, desk).await {
+            Ok((text, code)) => {
+                // Cleared only when the new one is there: a screen that flickers cannot be read.
+                let clear = args.watch && desk.printer.is_terminal && !args.json;
+                print(&[if clear { "\x1b[H\x1b[2J" } else { "" }, &text].concat());
+                Ok(code)
+            }
+            // Who watches wants to see it come back.
+            Err(failure) if args.watch => {
+                note(&failure.message);
+                Err(failure)
+            }
+            Err(failure) => Err(failure),
+        };
+        if !args.watch {
+            return shown;
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+/// What there is to see now, and the exit code that says whether all sources are live.
+async fn look(
+    server: &Connection,
+    args: &StatusArgs,
+    desk: &Desk<'_>,
+) -> Result<(String, u8), Failure> {
+    let status = server.json(Ask::get(&["v1", "status"])).await?;
+    let text = if args.json { format!("{status}\n") } else { table(&status, &desk.printer)? };
+    Ok((text, if all_are_live(&status) { 0 } else { NOT_ALL_WELL }))
+}
+
+fn all_are_live(status: &Value) -> bool {
+    sources(status).iter().all(|source| source["state"] == "live")
+}
+
+fn sources(status: &Value) -> &[Value] {
+    status["sources"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The columns after the name: heading and width.
+const COLUMNS: [(&str, usize); 5] =
+    [("STATE", 7), ("LIFE", 7), ("RENEWAL", 9), ("GENERATION", 10), ("CALLS TODAY", 14)];
+
+/// The whole table.
+fn table(status: &Value, printer: &Printer) -> Result<String, Failure> {
+    let (Some(now), Some(version)) = (status["now"].as_u64(), status["version"].as_str()) else {
+        return Err(Failure::new(
+            EX_PROTOCOL,
+            "the answer is no status: is that a server of this version?",
+        ));
+    };
+    let names = sources(status).iter().map(|source| columns(&name_of(source)));
+    let room = printer.columns - COLUMNS.iter().map(|(_, width)| width + 2).sum::<usize>();
+    let name_width = names.filter(|width| *width <= room).max().unwrap_or(0).max("SOURCE".len());
+    let mut text = format!(
+        "wechat-token-server {}, up {}: {}\n\n",
+        printable(version),
+        life(status["uptime"].as_u64().unwrap_or_default()),
+        states(&status["states"])
+    );
+    let mut headings = padded("SOURCE", name_width);
+    for (heading, width) in COLUMNS {
+        let _ = write!(headings, "  {}", padded(heading, width));
+    }
+    let _ = writeln!(text, "{}", headings.trim_end());
+    for source in sources(status) {
+        row(source, now, name_width, printer, &mut text);
+    }
+    Ok(text)
+}
+
+fn name_of(source: &Value) -> String {
+    printable(source["name"].as_str().unwrap_or("?"))
+}
+
+/// How many sources there are of each state.
+fn states(states: &Value) -> String {
+    let count = |state: &str| states[state].as_u64().unwrap_or_default();
+    let all = ["live", "failing", "expired", "absent"];
+    let total: u64 = all.iter().map(|state| count(state)).sum();
+    let sources = if total == 1 { "source" } else { "sources" };
+    let there = all.iter().filter(|state| count(state) > 0);
+    let parts: Vec<String> = there.map(|state| format!("{} {state}", count(state))).collect();
+    match parts.as_slice() {
+        [] => "no sources".into(),
+        parts => format!("{total} {sources}, {}", parts.join(", ")),
+    }
+}
+
+/// One source: its row, and below it what is wrong.
+fn row(source: &Value, now: u64, name_width: usize, printer: &Printer, text: &mut String) {
+    let name = name_of(source);
+    if columns(&name) > name_width {
+        // Names are up to 256 bytes long: the row begins below it.
+        let _ = write!(text, "{name}\n{}", " ".repeat(name_width));
+    } else {
+        text.push_str(&padded(&name, name_width));
+    }
+    let state = source["state"].as_str().unwrap_or("?");
+    let colour = match state {
+        "live" => "32",
+        "failing" => "33",
+        _ => "31",
+    };
+    let renewal = match source["next_renewal_at"].as_u64() {
+        None => "now".into(),
+        Some(at) if at <= now => "now".into(),
+        Some(at) => format!("in {}", life(at - now)),
+    };
+    let memory_only = source["on_disk"] == false;
+    let cells = [
+        coloured(&padded(state, COLUMNS[0].1), colour, printer),
+        padded(&source["life_left"].as_u64().map_or("-".into(), life), COLUMNS[1].1),
+        padded(&renewal, COLUMNS[2].1),
+        padded(&source["generation"].as_u64().map_or("-".into(), |n| n.to_string()), COLUMNS[3].1),
+        calls(&source["calls_today"]),
+    ];
+    for cell in cells {
+        let _ = write!(text, "  {cell}");
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    if memory_only {
+        text.push_str(INDENT);
+        text.push_str("kept in memory only: the disk refuses it; the server's log says why\n");
+    }
+    let error = &source["last_error"];
+    if error.is_object() && error["over"] != true {
+        trouble(error, now, printer, text);
+    }
+}
+
+/// The calls of the account and endpoint: how many were made, of how many.
+fn calls(calls: &Value) -> String {
+    match (calls["made"].as_u64(), calls["limit"].as_u64()) {
+        (None, _) => "-".into(),
+        (Some(made), None) => made.to_string(),
+        (Some(made), Some(limit)) => format!("{made} of {limit}"),
+    }
+}
+
+/// Why the last renewal failed, and what to do.
+fn trouble(error: &Value, now: u64, printer: &Printer, text: &mut String) {
+    let ago = life(now.saturating_sub(error["at"].as_u64().unwrap_or(now)));
+    let message = printable(error["message"].as_str().unwrap_or_default());
+    let remedy = |language: &str| error["remedy"][language].as_str().map(printable);
+    let english = remedy("en").unwrap_or_default();
+    // The message ends with the remedy in English, which follows in the operator's language.
+    let message = match message.strip_suffix(&english) {
+        Some(bare) if !english.is_empty() => bare.trim_end_matches([':', ' ']).to_owned(),
+        _ => message,
+    };
+    wrapped(&format!("{ago} ago: {message}"), "", printer.columns, text);
+    let remedy = if printer.chinese { remedy("zh").map(|zh| ("办法：", zh)) } else { None };
+    let remedy = remedy.or((!english.is_empty()).then_some(("what to do: ", english)));
+    if let Some((heading, words)) = remedy {
+        wrapped(&words, heading, printer.columns, text);
+    }
+}
+
+/// Breaks a text into lines of at most `width` columns, indented; between words, or between any two
+/// characters of a script without spaces.
+fn wrapped(words: &str, heading: &str, width: usize, text: &mut String) {
+    let mut line = format!("{INDENT}{heading}");
+    let empty = columns(&line);
+    let mut used = empty;
+    let mut pieces = Vec::new();
+    for word in words.split_whitespace() {
+        let mut begin = 0;
+        for (at, c) in word.char_indices() {
+            let end = at + c.len_utf8();
+            if width_of(c) == 2 || end == word.len() {
+                pieces.push((&word[begin..end], end == word.len()));
+                begin = end;
+            }
+        }
+    }
+    let mut space = false;
+    for (piece, ends_word) in pieces {
+        let wide = columns(piece) + usize::from(space);
+        if used > empty && used + wide > width {
+            text.push_str(&line);
+            text.push('\n');
+            line = INDENT.to_owned();
+            used = INDENT.len();
+            space = false;
+        }
+        if space {
+            line.push(' ');
+            used += 1;
+        }
+        line.push_str(piece);
+        used += columns(piece);
+        space = ends_word;
+    }
+    text.push_str(&line);
+    text.push('\n');
+}
+
+fn coloured(text: &str, colour: &str, printer: &Printer) -> String {
+    if printer.colours { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Text of at least this many columns.
+pub(super) fn padded(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(columns(text))))
+}
+
+/// How many columns a text takes on a terminal.
+pub(super) fn columns(text: &str) -> usize {
+    text.chars().map(width_of).sum()
+}
+
+/// The columns of a character: two for the scripts of China, Japan and Korea and their punctuation
+/// (Unicode's East Asian Width, by its blocks), which are all the wide ones that names and remedies hold.
+fn width_of(c: char) -> usize {
+    match u32::from(c) {
+        0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff => 2,
+        0xfe30..=0xfe6f | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x2_0000..=0x3_fffd => 2,
+        _ => 1,
+    }
+}
+
+/// A length of time in at most seven columns: its two largest units.
+pub(super) fn life(seconds: u64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match seconds {
+        0..MINUTE => format!("{seconds}s"),
+        MINUTE..HOUR => format!("{}m{:02}s", seconds / MINUTE, seconds % MINUTE),
+        HOUR..DAY => format!("{}h{:02}m", seconds / HOUR, seconds % HOUR / MINUTE),
+        _ if seconds < 1_000 * DAY => format!("{}d{:02}h", seconds / DAY, seconds % DAY / HOUR),
+        _ => format!("{}d", seconds / DAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn printer(colours: bool, chinese: bool) -> Printer {
+        Printer { is_terminal: colours, colours, chinese, columns: 80 }
+    }
+
+    fn source(name: &str, state: &str) -> Value {
+        json!({
+            "name": name, "state": state, "generation": 1_764_000_000_u64, "life_left": 7_140,
+            "next_renewal_at": 1_764_006_400_u64, "on_disk": true, "last_error": null,
+            "calls_today": {"made": 3, "limit": 2_000},
+        })
+    }
+
+    fn status(sources: &[Value]) -> Value {
+        let mut states = json!({"live": 0, "failing": 0, "expired": 0, "absent": 0});
+        for source in sources {
+            let count = &mut states[source["state"].as_str().unwrap()];
+            *count = (count.as_u64().unwrap() + 1).into();
+        }
+        json!({
+            "version": "0.1.0", "now": 1_764_000_000_u64, "uptime": 273_600, "states": states,
+            "sources": sources,
+        })
+    }
+
+    #[test]
+    fn a_table_fits_into_eighty_columns() {
+        let mut failing = source("ticket", "failing");
+        failing["last_error"] = json!({
+            "at": 1_763_999_910_u64, "class": "misconfigured", "code": "40164", "over": false,
+            "message": "the upstream answered errcode 40164: add 203.0.113.7 to the IP allow list in the console",
+            "remedy": {
+                "en": "add 203.0.113.7 to the IP allow list in the console",
+                "zh": "请在微信公众平台的“设置与开发—基本配置”中把 203.0.113.7 加入 IP 白名单，保存后等待几分钟再试一次",
+            },
+        });
+        let mut absent = source("公众号:a-name-that-is-longer-than-there-is-room-for", "absent");
+        for field in ["generation", "life_left", "on_disk", "next_renewal_at"] {
+            absent[field] = Value::Null;
+        }
+        absent["calls_today"] = json!({"made": 7, "limit": null});
+        let mut memory = source("a.b", "live");
+        memory["on_disk"] = json!(false);
+        memory["calls_today"] = Value::Null;
+        memory["last_error"] = json!({"at": 1, "message": "long past", "over": true});
+        let all = status(&[source("access_token", "live"), failing, absent, memory]);
+        let english = table(&all, &printer(false, false)).unwrap();
+        let expected = "\
+wechat-token-server 0.1.0, up 3d04h: 4 sources, 2 live, 1 failing, 1 absent
+
+SOURCE        STATE    LIFE     RENEWAL    GENERATION  CALLS TODAY
+access_token  live     1h59m    in 1h46m   1764000000  3 of 2000
+ticket        failing  1h59m    in 1h46m   1764000000  3 of 2000
+    1m30s ago: the upstream answered errcode 40164
+    what to do: add 203.0.113.7 to the IP allow list in the console
+公众号:a-name-that-is-longer-than-there-is-room-for
+              absent   -        now        -           7
+a.b           live     1h59m    in 1h46m   1764000000  -
+    kept in memory only: the disk refuses it; the server's log says why
+";
+        assert_eq!(english, expected);
+        let chinese = table(&all, &printer(false, true)).unwrap();
+        assert!(chinese.contains("    办法：请在微信公众平台"), "{chinese}");
+        for line in english.lines().chain(chinese.lines()) {
+            assert!(columns(line) <= 80, "{line}");
+        }
+        // Nothing is lost where a line breaks.
+        let joined: String = chinese.lines().map(str::trim_start).collect();
+        assert!(joined.contains("加入 IP 白名单，保存后等待几分钟再试一次"), "{joined}");
+        let colours = table(&all, &printer(true, false)).unwrap();
+        assert!(colours.contains("\x1b[33mfailing\x1b[0m"));
+        let plain = ["32", "33", "31", "0"]
+            .iter()
+            .fold(colours, |text, code| text.replace(&format!("\x1b[{code}m"), ""));
+        assert_eq!(plain, english, "colours move nothing");
+    }
+
+    #[test]
+    fn an_exit_code_says_whether_all_are_live() {
+        let live = source("a", "live");
+        assert!(all_are_live(&status(std::slice::from_ref(&live))));
+        for state in ["failing", "expired", "absent"] {
+            assert!(!all_are_live(&status(&[live.clone(), source("b", state)])), "{state}");
+        }
+        let none = table(&status(&[]), &printer(false, false)).unwrap();
+        assert!(none.contains("no sources"));
+        assert_eq!(table(&json!({}), &printer(false, false)).unwrap_err().code, EX_PROTOCOL);
+    }
+
+    #[test]
+    fn a_terminal_is_not_told_what_to_do() {
+        let mut evil = source("a", "failing");
+        evil["last_error"] =
+            json!({"at": 1, "message": "x\u{1b}[2J\u{7}y\nz", "over": false, "remedy": null});
+        let text = table(&status(&[evil]), &printer(false, false)).unwrap();
+        assert!(!text.contains(['\u{1b}', '\u{7}']) && text.contains("x [2J y z"), "{text}");
+    }
+
+    #[test]
+    fn lengths_of_time_are_short() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m00s"),
+            (3_599, "59m59s"),
+            (7_140, "1h59m"),
+            (86_399, "23h59m"),
+            (273_600, "3d04h"),
+            (86_400_000, "1000d"),
+        ] {
+            assert_eq!(life(seconds), text);
+            assert!(text.len() <= COLUMNS[1].1);
+        }
+    }
+}
