@@ -154,9 +154,10 @@ export async function open(browser, server, options = {}) {
   const context = await browser.newContext({ locale: 'en-US', colorScheme: 'light', viewport: { width: 1180, height: 860 }, ...options });
   if (process.env.UI_FILES) {
     // The headers are the server's, so that what it confines is confined.
-    await context.route((url) => /^\/ui(\/|$)/.test(url.pathname), async (route) => {
-      const { pathname } = new URL(route.request().url());
-      const file = join(process.env.UI_FILES, pathname === '/ui' ? 'index.html' : pathname.slice('/ui/'.length));
+    const path = /\/ui(?:\/([^/]+))?$/;
+    await context.route((url) => path.test(url.pathname), async (route) => {
+      const [, name = 'index.html'] = path.exec(new URL(route.request().url()).pathname);
+      const file = join(process.env.UI_FILES, name);
       await route.fulfill({ response: await route.fetch(), body: readFileSync(file, 'utf8') });
     });
   }
