@@ -124,7 +124,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("reqwest", &["outbound.rs"]),
     ("rustls", &["outbound", "tls"]),
     ("tokio_rustls", &["tls"]),
-    ("httpdate", &["outbound.rs"]),
+    ("httpdate", &["outbound.rs", "sandbox/server.rs"]),
     ("warp", &["http"]),
     ("hyper", &["http", "sandbox"]),
     ("hyper_util", &["http", "sandbox"]),
