@@ -37,6 +37,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh"]),
     (
+        "doctor",
+        &[
+            "clock", "token", "account", "config", "outbound", "source", "store", "snapshot",
+            "refresh", "status",
+        ],
+    ),
+    (
         "http",
         &[
             "clock",
@@ -52,6 +59,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "snapshot",
             "refresh",
             "status",
+            "doctor",
         ],
     ),
     (
@@ -73,7 +81,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
     ("check", &["duration", "config"]),
     ("cli", &["token", "duration", "config", "sandbox"]),
-    ("operator", &["clock", "token", "config", "outbound", "store", "cli"]),
+    ("operator", &["clock", "token", "config", "outbound", "store", "doctor", "cli"]),
     (
         "app",
         &[
@@ -92,6 +100,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "snapshot",
             "refresh",
             "status",
+            "doctor",
             "http",
             "resp",
             "sandbox",
