@@ -20,8 +20,9 @@ use tokio::sync::mpsc;
 
 use crate::access::{Access, REPORT_EVERY};
 use crate::clock::{LOOK_EVERY, SharedClock};
-use crate::config::{Advice, Config, HttpConfig, Mistake, RespConfig};
+use crate::config::{Advice, Config, HttpConfig, Mistake, OWN_DESCRIPTORS, RespConfig};
 use crate::control::{Control, ReloadOrder};
+use crate::doctor::Doctor;
 use crate::http::{self, Door, HttpParts};
 use crate::notify::Webhooks;
 use crate::outbound::{Outbound, OutboundSetupError};
@@ -43,10 +44,6 @@ use running::{Ready, Running};
 /// How long a locked store directory is waited for: longer than the grace period of the server that
 /// is being replaced.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(15);
-
-/// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
-/// the upstream (of which 256 may be under way).
-const OWN_DESCRIPTORS: usize = 384;
 
 /// Connections to the address of the metrics at once: a Prometheus or two, and whoever looks.
 const MAX_SCRAPERS: usize = 64;
@@ -243,6 +240,7 @@ pub async fn start_on(
     );
     let (control, orders) = Control::new();
     drain.spawn(orders::carry_out_resets(orders.resets, running.resets(), drain.clone()));
+    let doctor = Doctor::new(status.clone(), reader.clone(), &config, Arc::clone(&clock));
     let parts = HttpParts {
         control,
         reader: reader.clone(),
@@ -251,6 +249,7 @@ pub async fn start_on(
         access: Arc::clone(&access),
         tls: encryption.http.clone(),
         status: status.clone(),
+        doctor,
         ready: config.ready.clone(),
         door: Door::Main,
     };
@@ -345,7 +344,7 @@ impl Server {
 }
 
 fn log_advice(advice: &[Advice]) {
-    for Advice { path, message } in advice {
+    for Advice { path, message, .. } in advice {
         tracing::warn!(setting = path, advice = message, "the config could be better");
     }
 }

@@ -48,7 +48,8 @@ impl fmt::Display for Plan<'_> {
         writeln!(f, "sources  {}, in order of dependency:", config.sources.len())?;
         config.sources.iter().try_for_each(|source| write_source(f, source))?;
         let mut advice = config.advice.iter();
-        advice.try_for_each(|Advice { path, message }| writeln!(f, "advice   {path}: {message}"))
+        advice
+            .try_for_each(|Advice { path, message, .. }| writeln!(f, "advice   {path}: {message}"))
     }
 }
 

@@ -63,6 +63,8 @@ pub enum OperatorCommand {
     /// The first start serves them then and fetches nothing, which would end them under the old server. This
     /// server must not be running; no value is printed.
     Import(ImportArgs),
+    /// Find out what is wrong and say what to do; exits with 1 if something is
+    Doctor(DoctorArgs),
 }
 
 /// Which running server is asked. By default the one of the config file, with its request_secret.
@@ -133,6 +135,18 @@ pub struct RefreshArgs {
     /// Print the token, and nothing else
     #[arg(long)]
     pub print: bool,
+
+    /// Which server is asked
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
 
     /// Which server is asked
     #[command(flatten)]

@@ -40,6 +40,7 @@ use crate::token::{Secret, SourceIdentity, SourceName};
 pub use answer::{AnswerRules, Code, ExpiresIs, ExpiresUnit, FieldPath, Fields};
 pub use error::{Advice, ConfigErrors, Mistake};
 pub use expand::Environment;
+pub use exposure::closing_command;
 pub use host::Host;
 pub use policy::{RefreshPolicy, Rotation};
 pub use request::{Basic, Body, Credentials, JsonTemplate, RequestTemplate, is_header_text};
@@ -48,6 +49,10 @@ pub use vendors::Vendor;
 
 /// Where the config is read from when `--config` does not say.
 pub const DEFAULT_PATH: &str = "config.ron";
+
+/// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
+/// the upstream (of which 256 may be under way).
+pub const OWN_DESCRIPTORS: usize = 384;
 
 /// Everything an operator can set.
 #[derive(Debug, Clone)]
@@ -79,6 +84,14 @@ pub struct Config {
     pub sources: Vec<TokenSource>,
     /// What the operator is told beside that: `check` prints it, a server logs it when it starts.
     pub advice: Vec<Advice>,
+}
+
+impl Config {
+    /// How many descriptors a server may want.
+    pub fn descriptors(&self) -> usize {
+        let resp = self.resp.as_ref().map_or(0, |resp| resp.max_connections);
+        OWN_DESCRIPTORS + self.http.max_connections + resp
+    }
 }
 
 /// Settings of the HTTP listener.

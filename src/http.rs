@@ -36,6 +36,7 @@ use crate::admission::{Admission, Exempt};
 use crate::clock::SharedClock;
 use crate::config::{HttpConfig, ReadyConfig};
 use crate::control::Control;
+use crate::doctor::Doctor;
 use crate::log_budget::LogBudget;
 use crate::refresh::RefreshHandle;
 use crate::shutdown::Drain;
@@ -82,6 +83,8 @@ pub struct HttpParts {
     pub status: Status,
     /// The way to have it do something.
     pub control: Control,
+    /// What the server finds out about itself.
+    pub doctor: Doctor,
     /// What must be there for the server to be ready.
     pub ready: ReadyConfig,
     /// What is served.
@@ -115,7 +118,8 @@ impl Accept for TcpListener {
 }
 
 async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, drain: Drain) {
-    let HttpParts { reader, refresh, clock, access, tls, status, control, ready, door } = parts;
+    let HttpParts { reader, refresh, clock, access, tls, status, control, doctor, ready, door } =
+        parts;
     let limits = Limits { header: config.header_timeout, idle: config.idle_timeout };
     let permits = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
     let addresses =
@@ -127,6 +131,7 @@ async fn accept_from(source: impl Accept, config: HttpConfig, parts: HttpParts, 
         access,
         status,
         control,
+        doctor,
         secret_parameter: config.secret_parameter,
         ui: config.ui,
         trusted_proxies: config.trusted_proxies.clone(),

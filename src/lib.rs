@@ -16,6 +16,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod duration;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

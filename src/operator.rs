@@ -3,6 +3,7 @@
 
 mod clothes;
 mod connection;
+mod doctor;
 mod import;
 mod orders;
 mod printer;
@@ -89,5 +90,6 @@ pub async fn run(command: &OperatorCommand, desk: &Desk<'_>) -> Result<u8, Failu
         OperatorCommand::Quota(args) => orders::quota(args, desk).await,
         OperatorCommand::Reload(args) => orders::reload(args, desk).await,
         OperatorCommand::Import(args) => import::import(args, desk).await,
+        OperatorCommand::Doctor(args) => doctor::doctor(args, desk).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that leaves the machine goes through here: one tuned HTTP client. The only file that
 //! names reqwest. Errors leave this room without the URL, which carries secrets.
 
+mod look;
 mod trust;
 
 use std::fmt;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::config::{Method, OutboundConfig};
 use crate::token::Secret;
 
+pub use look::{Obstacle, Unreached};
 pub use trust::Trust;
 
 /// How long an idle connection is kept: long enough for a source and its dependent, or a retry.
@@ -327,26 +329,7 @@ fn cause_in<'a>(
 
 /// What to do about a host that TLS was not agreed on with.
 fn advice(error: &rustls::Error) -> Option<&'static str> {
-    use rustls::CertificateError::{
-        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext,
-    };
-    Some(match error {
-        rustls::Error::InvalidCertificate(error) => match error {
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. } => {
-                "is this machine's clock right? If so, the host has to renew its certificate"
-            }
-            NotValidForName | NotValidForNameContext { .. } => {
-                "correct the host in url, or find out who answers in its place"
-            }
-            _ => {
-                "if the host or a proxy before it is yours, put its authority into outbound.ca_file; else \
-                 find out who answers in its place"
-            }
-        },
-        rustls::Error::InvalidMessage(_) => "the host does not speak TLS at that port",
-        _ => return None,
-    })
+    look::obstacle(error).and_then(Obstacle::advice)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod hosts;
 mod json;
 mod reply;
 mod request;
+mod trial;
 mod upstream;
 
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,7 @@ use crate::token::{Secret, SourceName};
 
 pub use errcode::Hint;
 pub use failure::{FailureClass, FetchError, Refusal};
+pub use trial::{Trial, accepts, can_be_asked_about, trial_of, try_credentials};
 pub use upstream::HttpUpstream;
 
 /// Obtains a token.

@@ -265,6 +265,11 @@ impl Status {
         Survey { status: self.clone(), sources: self.0.catalogue.0.load_full() }
     }
 
+    /// The sources themselves, in the order of the config.
+    pub fn sources(&self) -> Arc<Vec<Arc<TokenSource>>> {
+        self.0.catalogue.0.load_full()
+    }
+
     /// One source; `None` where there is none of this name.
     pub fn source(&self, name: &str, now: Now) -> Option<SourceStatus> {
         let sources = self.0.catalogue.0.load();

@@ -13,6 +13,7 @@ mod failpoint;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod peek;
 mod proof;
 mod rewrite;
 mod seal;
@@ -34,7 +35,8 @@ use database::Database;
 use directory::{Lock, LockError, private_dir};
 
 pub use custody::WrongKey;
-pub use directory::{Locked, kept_secret, request_secret, secret_path};
+pub use directory::{Locked, kept_secret, lock_path, request_secret, secret_path};
+pub use peek::{Peek, peek};
 pub use seal::{KeyId, Keys};
 
 /// How many jobs may wait for the disk. Each source has one at most.

@@ -41,6 +41,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("status", &["clock", "token", "account", "config", "access", "snapshot", "refresh", "notify"]),
     (
+        "doctor",
+        &[
+            "clock", "token", "account", "config", "outbound", "source", "store", "snapshot",
+            "refresh", "status",
+        ],
+    ),
+    (
         "http",
         &[
             "clock",
@@ -56,6 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "snapshot",
             "refresh",
             "status",
+            "doctor",
         ],
     ),
     (
@@ -77,7 +85,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("sandbox", &["clock", "token", "duration", "shutdown"]),
     ("check", &["duration", "config"]),
     ("cli", &["token", "duration", "config", "sandbox"]),
-    ("operator", &["clock", "token", "config", "outbound", "store", "cli"]),
+    ("operator", &["clock", "token", "config", "outbound", "store", "doctor", "cli"]),
     (
         "app",
         &[
@@ -97,6 +105,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "refresh",
             "notify",
             "status",
+            "doctor",
             "http",
             "resp",
             "sandbox",
@@ -126,10 +135,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("bincode", &["store/format.rs"]),
     ("ring", &["store/seal.rs", "notify/format.rs"]),
     ("ron", &["config/raw.rs"]),
-    ("reqwest", &["outbound.rs"]),
+    ("reqwest", &["outbound"]),
     ("rustls", &["outbound", "tls"]),
     ("tokio_rustls", &["tls"]),
-    ("httpdate", &["outbound.rs"]),
+    ("httpdate", &["outbound", "sandbox/server.rs"]),
     ("warp", &["http"]),
     ("hyper", &["http", "sandbox"]),
     ("hyper_util", &["http", "sandbox"]),
@@ -150,6 +159,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("config/template.rs", "renders what a request is made of"),
     ("source/request.rs", "makes a request of it"),
     ("source/reply.rs", "cuts what was sent out of messages"),
+    ("source/trial.rs", "asks the upstream about it"),
     ("outbound.rs", "sends it, and logs in to a proxy"),
     ("notify/format.rs", "sends it to its receiver, and signs with it"),
     ("store/directory.rs", "keeps the generated request secret"),

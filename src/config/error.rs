@@ -31,12 +31,38 @@ pub struct Advice {
     pub path: String,
     /// What could be better, and what to do.
     pub message: String,
+    /// The same in Chinese, where somebody has written it.
+    pub zh: Option<String>,
+}
+
+/// What advice says: in English, or in both languages.
+pub(super) struct Saying {
+    pub(super) en: String,
+    pub(super) zh: Option<String>,
+}
+
+impl From<&str> for Saying {
+    fn from(en: &str) -> Saying {
+        Saying { en: en.into(), zh: None }
+    }
+}
+
+impl From<String> for Saying {
+    fn from(en: String) -> Saying {
+        Saying { en, zh: None }
+    }
+}
+
+impl From<(String, String)> for Saying {
+    fn from((en, zh): (String, String)) -> Saying {
+        Saying { en, zh: Some(zh) }
+    }
 }
 
 impl Advice {
     /// Advice on the setting at `path`.
-    pub fn on(path: impl Into<String>, message: impl Into<String>) -> Advice {
-        Advice { path: path.into(), message: message.into() }
+    pub(super) fn on(path: impl Into<String>, message: String, zh: Option<String>) -> Advice {
+        Advice { path: path.into(), message, zh }
     }
 }
 

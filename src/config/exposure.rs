@@ -41,11 +41,20 @@ impl Exposure {
                 && let Some(command) = remedy(&metadata, uid)
             {
                 let file = file.display();
-                let what = "is a secret in a file that others may read";
-                lowering.advise(path, format!("{what}; run `{command} {file}`"));
+                let en =
+                    format!("is a secret in a file that others may read; run `{command} {file}`");
+                let zh = format!("所在文件含有密钥，且可被其他用户读取；请运行 `{command} {file}`");
+                lowering.advise(path, (en, zh));
             }
         }
     }
+}
+
+/// The command that takes a file from those who should not read what is secret in it; `None` if there is nothing to
+/// be taken, or no such file.
+pub fn closing_command(file: &Path) -> Option<String> {
+    let command = remedy(&fs::metadata(file).ok()?, our_uid()?)?;
+    Some(format!("{command} {}", file.display()))
 }
 
 /// How the names of parameters and headers end that hold a secret.

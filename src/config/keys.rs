@@ -16,6 +16,7 @@ const SHORT_KEY: usize = 16;
 
 /// How to come by a better one.
 const NEW_KEY: &str = "make one with `openssl rand -hex 16`";
+const NEW_KEY_ZH: &str = "可用 `openssl rand -hex 16` 生成一个";
 
 /// The shortest text that is taken for a secret in a message, in bytes: cutting out shorter ones would
 /// garble it.
@@ -51,10 +52,12 @@ impl Lowering<'_> {
         }
         if text.as_str() == EXAMPLE_KEY {
             let what = "is the example that the original server comes with, which everybody knows";
-            self.advise(path, format!("{what}; {NEW_KEY}"));
+            let zh = format!("与原版服务器示例配置中的密钥相同，人尽皆知；{NEW_KEY_ZH}");
+            self.advise(path, (format!("{what}; {NEW_KEY}"), zh));
         } else if text.chars().count() < SHORT_KEY {
             let what = format!("has fewer than {SHORT_KEY} characters, so it can be guessed");
-            self.advise(path, format!("{what}; {NEW_KEY}"));
+            let zh = format!("少于 {SHORT_KEY} 个字符，可能被猜到；{NEW_KEY_ZH}");
+            self.advise(path, (format!("{what}; {NEW_KEY}"), zh));
         }
         Some(Secret::new(text.as_str()))
     }

@@ -62,7 +62,10 @@ impl Lowering<'_> {
             let what = "is reachable from other machines, and all that is said there can be read on the way";
             let remedy =
                 format!("set {listener}.tls, or put a TLS proxy before it and bind to 127.0.0.1");
-            self.advise(format!("{listener}.bind"), format!("{what}; {remedy}"));
+            let zh = format!(
+                "其他机器可以访问，且传输内容可被窃听；请设置 {listener}.tls，或在前面放置 TLS 代理并绑定到 127.0.0.1"
+            );
+            self.advise(format!("{listener}.bind"), (format!("{what}; {remedy}"), zh));
         }
     }
 

@@ -8,6 +8,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::clients::lower_clients;
+use super::error::Saying;
 use super::expand::{Environment, expand};
 use super::exposure::Exposure;
 use super::raw::{RawConfig, RawLog, RawOutbound, RawRefresh, nearest};
@@ -131,9 +132,11 @@ impl Lowering<'_> {
         self.push(Mistake::at(path, message));
     }
 
-    pub(super) fn advise(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        let message = self.without_taken(message.into());
-        self.advice.push(Advice::on(path, message));
+    pub(super) fn advise(&mut self, path: impl Into<String>, saying: impl Into<Saying>) {
+        let Saying { en, zh } = saying.into();
+        let en = self.without_taken(en);
+        let zh = zh.map(|zh| self.without_taken(zh));
+        self.advice.push(Advice::on(path, en, zh));
     }
 
     pub(super) fn push(&mut self, mistake: Mistake) {

@@ -1,6 +1,7 @@
 //! What must hold of HTTP for any bytes; see `crate::fuzzing`.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +17,9 @@ use warp::http::Request;
 
 use crate::access::Access;
 use crate::clock::{Clock, Now, SharedClock};
-use crate::config::{ClientConfig, ReadyConfig};
+use crate::config::{self, ClientConfig, Environment, ReadyConfig};
 use crate::control::Control;
+use crate::doctor::Doctor;
 use crate::http::Door;
 use crate::http::connection::prepare;
 use crate::http::handlers::Site;
@@ -149,9 +151,15 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
     let access = Access::new(Secret::new(secret), None, vec![shop], Arc::clone(&clock));
     let access = Arc::new(access);
     let drain = Drain::new();
+    let status = Status::apart(Vec::new(), &reader, &access, &clock);
+    let text = r#"(token_sources: {"t": (url: "https://h")})"#;
+    let config = config::parse(text, Path::new("c.ron"), &Environment::default());
+    // Its status has no sources, so that an examination sends nothing.
+    let config = config.expect("it is a config");
     let site = Arc::new(Site {
-        status: Status::apart(Vec::new(), &reader, &access, &clock),
         control: Control::new().0,
+        doctor: Doctor::new(status.clone(), reader.clone(), &config, Arc::clone(&clock)),
+        status,
         reader,
         refresh,
         clock,

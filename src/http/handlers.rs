@@ -11,6 +11,7 @@ use crate::access::{Access, Manner, SLOWNESS, User, Via};
 use crate::clock::SharedClock;
 use crate::config::ReadyConfig;
 use crate::control::Control;
+use crate::doctor::Doctor;
 use crate::log_budget::LogBudget;
 use crate::refresh::{RefreshError, RefreshHandle, Refused, Wish};
 use crate::shutdown::Drain;
@@ -33,6 +34,7 @@ pub(super) struct Site {
     pub(super) status: Status,
     /// The way to have the server do something.
     pub(super) control: Control,
+    pub(super) doctor: Doctor,
     /// Whether a key may stand in the parameter `secret`.
     pub(super) secret_parameter: bool,
     /// Whether the page is served.

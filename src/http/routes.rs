@@ -130,6 +130,14 @@ pub static ROUTES: &[Route] = &[
         endpoint: Endpoint::V1(Resource::Events),
     },
     Route {
+        path: "/v1/doctor",
+        // No HEAD: it asks the upstream.
+        methods: "GET",
+        summary: "what is wrong, and what to do about it",
+        statuses: &[200, 401, 403, 429],
+        endpoint: Endpoint::V1(Resource::Doctor),
+    },
+    Route {
         path: "/v1/openapi.json",
         methods: "GET, HEAD",
         summary: "this interface as an OpenAPI document",

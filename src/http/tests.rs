@@ -22,11 +22,12 @@ use tokio::task::JoinHandle;
 
 use crate::access::{Access, Via};
 use crate::clock::{Clock, Now, SharedClock, SystemClock};
-use crate::config::{self, ClientConfig, Environment, HttpConfig, ReadyConfig};
+use crate::config::{self, ClientConfig, Config, Environment, HttpConfig, ReadyConfig};
 use crate::control::Control;
+use crate::doctor::Doctor;
 use crate::refresh::{RequestQueue, queue};
 use crate::shutdown::Drain;
-use crate::snapshot::{Published, Publisher, Reader, snapshot};
+use crate::snapshot::{Published, Publisher, snapshot};
 use crate::status::Status;
 use crate::token::{Generation, Secret, SourceIdentity, SourceName, TokenRecord};
 
@@ -109,21 +110,34 @@ fn parts(clock: SharedClock) -> (HttpParts, Vec<Publisher>, Vec<RequestQueue>) {
     ];
     let access = Access::new(Secret::new(KEY), None, clients, Arc::clone(&clock));
     let access = Arc::new(access);
-    let status = status(&reader, &access, &clock);
+    let config = configured();
+    let status = Status::apart(config.sources.clone(), &reader, &access, &clock);
+    let doctor = Doctor::new(status.clone(), reader.clone(), &config, Arc::clone(&clock));
     let ready = ReadyConfig { sources: None, life: Duration::ZERO };
     let door = Door::Main;
     let (control, _) = Control::new();
-    let parts =
-        HttpParts { reader, refresh, clock, access, tls: None, status, control, ready, door };
+    let parts = HttpParts {
+        reader,
+        refresh,
+        clock,
+        access,
+        tls: None,
+        status,
+        control,
+        doctor,
+        ready,
+        door,
+    };
     (parts, publishers, queues)
 }
 
-/// What the server knows of itself, where nothing is configured beside the names.
-fn status(reader: &Reader, access: &Arc<Access>, clock: &SharedClock) -> Status {
-    let urls = NAMES.map(|name| format!(r#""{name}": (url: "https://h/cgi-bin/token")"#));
+/// Where nothing is configured beside the names.
+fn configured() -> Config {
+    // Nobody listens there, which is all that an examination needs.
+    let url = "http://127.0.0.1:1/cgi-bin/token";
+    let urls = NAMES.map(|name| format!(r#""{name}": (url: "{url}")"#));
     let text = format!("(token_sources: {{{}}})", urls.join(", "));
-    let config = config::parse(&text, Path::new("c.ron"), &Environment::default()).unwrap();
-    Status::apart(config.sources, reader, access, clock)
+    config::parse(&text, Path::new("c.ron"), &Environment::default()).unwrap()
 }
 
 struct TestServer {

@@ -1,6 +1,7 @@
 //! The second version of the interface: who asks is told by a header, what goes wrong by the status and
 //! one shape of error. Finds out who asks and calls what answers; the answers are in `v1/`.
 
+mod doctor;
 mod error;
 mod events;
 mod orders;
@@ -44,6 +45,8 @@ pub(super) enum Resource {
     Reload,
     /// An account's calls of the day are to be given back.
     QuotaReset,
+    /// What is wrong, and what to do.
+    Doctor,
 }
 
 /// What is asked, by whom.
@@ -76,6 +79,7 @@ pub(super) async fn answer(
         Resource::Events => events::events(&asked, user),
         Resource::Reload => orders::reload(&asked, user).await,
         Resource::QuotaReset => orders::reset_quota(&asked, user).await,
+        Resource::Doctor => doctor::doctor(&asked, user).await,
     }
 }
 

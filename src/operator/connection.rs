@@ -253,6 +253,11 @@ impl Connection {
     }
 }
 
+/// Whether a server is named by its address, and not by the config.
+pub(super) fn names_a_server(args: &ServerArgs, desk: &Desk<'_>) -> bool {
+    args.url.is_some() || desk.environment.get(URL).is_some_and(|url| !url.trim().is_empty())
+}
+
 /// What opens the server of the config.
 fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
     match &found.key {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderValue, LOCATION};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
@@ -199,6 +199,11 @@ impl Upstream {
         self.with_model(|model, now| model.rotate(appid, now).is_some())
     }
 
+    /// What time an answer says that it is.
+    fn date(&self) -> SystemTime {
+        self.shared.clock.now().wall + self.state().model.settings.date_ahead
+    }
+
     /// The state. A panic of a closure that was handed in leaves it whole enough for a stand-in.
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -346,7 +351,10 @@ async fn answer(
     let _under_way = UnderWay::begin(&upstream.shared);
     let taken = upstream.take(&Request { endpoint, is_post, parameters, body, address });
     tokio::time::sleep(taken.latency).await;
-    send(taken).await
+    let mut answer = send(taken).await?;
+    let date = httpdate::fmt_http_date(upstream.date());
+    answer.headers_mut().insert(DATE, HeaderValue::try_from(date).expect("a date is plain text"));
+    Ok(answer)
 }
 
 /// Sends the answer, or what the fault makes of it.

@@ -21,6 +21,9 @@ pub struct Settings {
     pub ticket_grace: Option<Duration>,
     /// How long each answer takes. The model itself answers at once: this is the server's.
     pub latency: Duration,
+    /// How far the `Date` of each answer is ahead of the stand-in's clock: for whoever asks it is a clock
+    /// of their own that is late.
+    pub date_ahead: Duration,
     /// Calls of `cgi-bin/token` per account and Beijing day.
     pub token_quota: Option<u32>,
     /// Calls of `cgi-bin/stable_token` per account and Beijing day.
@@ -48,6 +51,7 @@ impl Default for Settings {
             ticket_lifetime: None,
             ticket_grace: None,
             latency: Duration::ZERO,
+            date_ahead: Duration::ZERO,
             // WeChat, "API call limits": a new account's.
             token_quota: Some(2_000),
             // WeChat, getStableAccessToken: both limits, the forced ones and the interval.
@@ -157,6 +161,7 @@ static SETTINGS: &[Setting] = &[
     Setting { name: "ticket_lifetime", place: |s| Place::Scaled(&mut s.ticket_lifetime) },
     Setting { name: "ticket_grace", place: |s| Place::Scaled(&mut s.ticket_grace) },
     Setting { name: "latency", place: |s| Place::Span(&mut s.latency) },
+    Setting { name: "date_ahead", place: |s| Place::Span(&mut s.date_ahead) },
     Setting { name: "token_quota", place: |s| Place::Limit(&mut s.token_quota) },
     Setting { name: "stable_quota", place: |s| Place::Limit(&mut s.stable_quota) },
     Setting { name: "stable_per_minute", place: |s| Place::Limit(&mut s.stable_per_minute) },

@@ -58,8 +58,11 @@ pub(super) fn read(
     Ok(Fetched { value, expires_in, captured, upstream_time: answer.date })
 }
 
-/// Reads an answer that brings nothing but "done": `errcode` 0.
-pub(super) fn read_done(
+/// Whether an answer that brings no token is a success, by the source's rules.
+///
+/// # Errors
+/// As in [`read`].
+pub(super) fn refusal(
     source: &TokenSource,
     answer: &Answer,
     sent: &[Secret],
@@ -70,12 +73,24 @@ pub(super) fn read_done(
     {
         return Err(refused(source, code, json, answer, sent));
     }
-    match (answer.status, json) {
-        (200..300, Some(json)) if json.get("errcode").is_some_and(|code| code == 0) => Ok(()),
-        (200..300, Some(_)) => Err(FetchError::NoValue("there is no errcode".into())),
-        (200..300, None) => Err(FetchError::NotJson),
-        (status, _) => Err(FetchError::Status(status)),
+    match answer.status {
+        200..300 if json.is_some() => Ok(()),
+        200..300 => Err(FetchError::NotJson),
+        status => Err(FetchError::Status(status)),
     }
+}
+
+/// Reads an answer that brings nothing but "done": `errcode` 0.
+pub(super) fn read_done(
+    source: &TokenSource,
+    answer: &Answer,
+    sent: &[Secret],
+) -> Result<(), FetchError> {
+    refusal(source, answer, sent)?;
+    let json = Json::read(&answer.body);
+    let is_done =
+        json.is_some_and(|json| json.get("errcode").is_some_and(|code| code.as_i64() == Some(0)));
+    if is_done { Ok(()) } else { Err(FetchError::NoValue("there is no errcode".into())) }
 }
 
 /// How long the upstream asks to be left alone for, where its status says that it means that.

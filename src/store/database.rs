@@ -212,6 +212,11 @@ impl Examined {
         rewrite::build(&self.dir, self.tree.as_ref(), &self.judged, keys)
     }
 
+    /// Why it must not be used as it is.
+    pub(super) fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
     fn census(&self) -> Census {
         let mut census = Census::default();
         if let Some(tree) = &self.tree {
@@ -385,9 +390,8 @@ struct MemoryCopy(PathBuf);
 
 impl MemoryCopy {
     fn of(path: &Path) -> Option<MemoryCopy> {
-        let memory = Path::new("/dev/shm");
-        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let copy = MemoryCopy(place.join(format!("wechat-token-server-{}", std::process::id())));
+        let name = format!("wechat-token-server-{}", std::process::id());
+        let copy = MemoryCopy(directory::memory().join(name));
         // Made anew, for its owner alone, or not used.
         directory::private_copy(path, &copy.0).ok().map(|()| copy)
     }

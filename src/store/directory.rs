@@ -18,7 +18,7 @@ use crate::token::Secret;
 /// How often a locked directory is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 const SECRET_FILE: &str = "request_secret";
 /// The database's directory in the store's.
 pub(super) const DATABASE: &str = "tokens.sled";
@@ -193,6 +193,12 @@ pub(super) fn probe(path: &Path) -> io::Result<()> {
     written
 }
 
+/// Where a copy of a database is put: memory, where there is such a place.
+pub(super) fn memory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
 /// Copies a database into a new folder, which must not be there yet.
 pub(super) fn private_copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(to)?;
@@ -265,6 +271,11 @@ pub(super) fn moved_aside(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let aside = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE));
     aside.map(|entry| entry.path()).collect()
+}
+
+/// The file by which a process holds the directory.
+pub fn lock_path(dir: &Path) -> PathBuf {
+    dir.join(LOCK_FILE)
 }
 
 /// Where a generated request secret is kept.

@@ -1,5 +1,6 @@
 //! The store on a real disk: what it keeps, what it survives.
 
+mod looking;
 mod sealing;
 
 use std::fs;

@@ -8,6 +8,7 @@ mod crash;
 #[cfg(feature = "interop")]
 mod differential;
 mod disk;
+mod doctor;
 mod faults;
 mod import;
 #[cfg(feature = "interop")]

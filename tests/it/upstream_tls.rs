@@ -17,7 +17,7 @@ use crate::support::certificates::{Authority, Made, NAME, self_signed};
 use crate::support::{NO_COOLDOWN, binary, config_text, force, run_text, served, soon, upstream};
 
 /// What stands before the stand-in for WeChat and speaks TLS, with a certificate that can be changed.
-struct Front {
+pub(crate) struct Front {
     address: SocketAddr,
     /// A change ends the connections that are there, so that the next request meets it.
     server: watch::Sender<Arc<ServerConfig>>,
@@ -36,7 +36,7 @@ fn server(made: &Made) -> Arc<ServerConfig> {
 }
 
 impl Front {
-    async fn start(made: &Made, wechat: SocketAddr) -> Front {
+    pub(crate) async fn start(made: &Made, wechat: SocketAddr) -> Front {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, current) = watch::channel(server(made));
@@ -59,13 +59,13 @@ impl Front {
         Front { address, server: sender }
     }
 
-    fn change_to(&self, made: &Made) {
+    pub(crate) fn change_to(&self, made: &Made) {
         self.server.send_replace(server(made));
     }
 }
 
 /// A config that fetches over TLS from the front, and trusts this authority beside those of the web.
-fn text(front: &Front, wechat: SocketAddr, dir: &Path, authority: &Authority) -> String {
+pub(crate) fn text(front: &Front, wechat: SocketAddr, dir: &Path, authority: &Authority) -> String {
     let ca = dir.join("ca.pem");
     std::fs::write(&ca, authority.pem()).unwrap();
     let extra = format!(r#"log: (format: "json"), outbound: (ca_file: {ca:?}), {NO_COOLDOWN}"#);

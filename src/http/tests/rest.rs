@@ -19,7 +19,8 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
     let mut client = Client(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
     let (stream, peer) = listener.accept().await.unwrap();
     let (parts, ..) = parts(SystemClock::shared());
-    let HttpParts { reader, refresh, clock, access, tls, status, control, ready, door } = parts;
+    let HttpParts { reader, refresh, clock, access, tls, status, control, doctor, ready, door } =
+        parts;
     let site = Site {
         reader,
         refresh,
@@ -27,6 +28,7 @@ async fn what_is_silent_rests_and_goes_on_where_it_was() {
         access,
         status,
         control,
+        doctor,
         secret_parameter: true,
         ui: true,
         trusted_proxies: Vec::new(),

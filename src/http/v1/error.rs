@@ -150,6 +150,11 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message).again_in(SHORT_WAIT)
     }
 
+    pub(super) fn examining() -> ApiError {
+        let message = "somebody else has asked for it, and it is not done yet";
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "examining", message).again_in(SHORT_WAIT)
+    }
+
     pub(super) fn not_json() -> ApiError {
         let message = "the body is to be JSON: Content-Type: application/json";
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message)

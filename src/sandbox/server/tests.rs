@@ -243,6 +243,21 @@ async fn latency_delays_the_answer_but_not_the_effect() {
 }
 
 #[tokio::test]
+async fn the_date_of_an_answer_can_be_ahead() {
+    let upstream = start().await;
+    for ahead in [0, 600] {
+        upstream.set(|settings| settings.date_ahead = Duration::from_secs(ahead));
+        let now = SystemClock::shared().now().wall;
+        let answer = fetch_with(&upstream, "kind=status&code=502").await.text();
+        let date = answer.split("\r\ndate: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let date = httpdate::parse_http_date(date).unwrap();
+        // Whole seconds, and the answer took some time.
+        let said = date.duration_since(now - Duration::from_secs(1)).unwrap().as_secs();
+        assert!((ahead..ahead + 60).contains(&said), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_is_kept_and_a_body_is_read() {
     let upstream = start().await;
     let mut stream = TcpStream::connect(upstream.address()).await.unwrap();

@@ -137,6 +137,8 @@ async fn answers_are_as_the_document_says() {
         ("/v1/tokens/{name}", None),
         ("/v1/status", Some(KEY)),
         ("/v1/status", Some(SHOP)),
+        ("/v1/doctor", Some(KEY)),
+        ("/v1/doctor", Some(SHOP)),
         ("/readyz", None),
         ("/readyz", Some(KEY)),
         ("/healthz", None),

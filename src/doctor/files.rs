@@ -1,0 +1,293 @@
+//! The directory that tokens are kept in, with its disk; and the files in which secrets stand. Only looks: nothing
+//! is written, not even to try whether it could be.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+
+use super::finding::{Finding, Topic, Words, words};
+use super::ports::{self, Owner};
+use crate::config;
+use crate::store;
+
+/// How much space a store wants: a database of many sources, and beside it a fresh one that replaces it.
+const ENOUGH: u64 = 64 * MIB;
+/// With how much less the next writes may fail: sled takes half a megabyte at a time, and two databases are there
+/// while one replaces the other.
+const TOO_LITTLE: u64 = 8 * MIB;
+const MIB: u64 = 1024 * 1024;
+
+/// What was seen of the store's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Directory {
+    path: PathBuf,
+    state: State,
+    /// Bytes that are left on its disk; `None` where that is not told.
+    space: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// It is not there, and is made at the first start; or cannot be, in the system's words.
+    Missing(Result<(), String>),
+    /// It is there.
+    Present {
+        /// Its permissions.
+        mode: u32,
+        /// Whether this process may write there; else why not.
+        writable: Result<(), String>,
+        /// Files in it that others may read, with the command to run.
+        exposed: Vec<String>,
+        /// Its owner, where this process is root and the owner is not.
+        owner: Option<u32>,
+    },
+    /// It is no directory, or cannot be looked at; in the system's words.
+    Unusable(String),
+}
+
+/// Looks at the store's directory.
+pub(super) fn observe(path: &Path, request_secret: &Path) -> Directory {
+    let state = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+            State::Present {
+                mode: found.permissions().mode() & 0o777,
+                writable: writable(path),
+                exposed: config::closing_command(request_secret).into_iter().collect(),
+                owner: (is_root && found.uid() != 0).then_some(found.uid()),
+            }
+        }
+        Ok(_) => State::Unusable("it is no directory".into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            State::Missing(writable(existing(path)))
+        }
+        Err(error) => State::Unusable(error.to_string()),
+    };
+    let space =
+        statvfs(existing(path)).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    Directory { path: path.to_owned(), state, space }
+}
+
+/// The process that holds a store's directory, as far as that is known.
+pub(super) fn lock_holder(dir: &Path) -> Option<Owner> {
+    let lock = store::lock_path(dir).canonicalize().ok()?;
+    ports::who_has_open(&[lock.to_str()?.to_owned()])
+}
+
+/// The nearest directory above that is there.
+fn existing(path: &Path) -> &Path {
+    let above = path.ancestors().find(|above| above.exists());
+    // Above a relative path is where this process is.
+    above.filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether files can be made in a directory: by its permissions, and by how its disk is mounted.
+fn writable(dir: &Path) -> Result<(), String> {
+    let is_read_only =
+        statvfs(dir).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY));
+    if is_read_only {
+        return Err("its file system is mounted read-only".into());
+    }
+    access(dir, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| {
+        let error: io::Error = errno.into();
+        format!("{}: {error}", dir.display())
+    })
+}
+
+/// What is to be said of it; `server_runs`: then it is the server's business, which says so itself, whether it can
+/// be written to.
+pub(super) fn judge(seen: &Directory, server_runs: bool) -> Vec<Finding> {
+    let about = seen.path.display().to_string();
+    let problem = |code, what: Words, remedy: Words| {
+        Finding::problem(Topic::Store, code, &*about, what).remedy(remedy)
+    };
+    let not_writable = |why: &str| {
+        problem(
+            "store_not_writable",
+            words(format!("cannot be written to: {why}"), format!("不可写：{why}")),
+            words(
+                "make it writable for the server's user (chown, mount -o remount,rw), or set store.path elsewhere; \
+                 until then tokens are kept in memory and lost in a restart",
+                "请让服务器的运行用户可以写入（chown 或 mount -o remount,rw），或更改 store.path；在此之前令牌仅在内存中，重启即丢失",
+            ),
+        )
+    };
+    let mut findings = Vec::new();
+    match &seen.state {
+        State::Missing(Ok(())) => findings.push(Finding::ok(
+            Topic::Store,
+            "store_to_be_made",
+            &*about,
+            words("is not there yet; the first start makes it", "尚不存在，首次启动时创建"),
+        )),
+        State::Missing(Err(why)) => findings.push(not_writable(why)),
+        State::Unusable(why) => findings.push(not_writable(why)),
+        State::Present { mode, writable, exposed, owner } => {
+            match writable {
+                Err(why) => findings.push(not_writable(why)),
+                Ok(()) if *owner == Some(0) || owner.is_none() || mode & 0o300 == 0o300 => {
+                    findings.push(Finding::ok(
+                        Topic::Store,
+                        "store_writable",
+                        &*about,
+                        words("can be written to", "可写"),
+                    ));
+                }
+                Ok(()) => findings.push(not_writable("its owner may not write to it")),
+            }
+            if mode & 0o077 != 0 {
+                let what = words(
+                    format!("others may look into it (mode {mode:o}), and tokens are kept there"),
+                    format!("其他用户可以进入（权限 {mode:o}），其中保存着令牌"),
+                );
+                let run = format!("chmod 700 {about}");
+                findings.push(
+                    Finding::warning(Topic::Store, "store_open", &*about, what)
+                        .remedy(words(format!("run `{run}`"), format!("请运行 `{run}`"))),
+                );
+            }
+            findings.extend(exposed.iter().map(|command| exposure("request_secret", command)));
+        }
+    }
+    findings.extend(seen.space.map(|space| judge_space(&about, space, server_runs)));
+    findings
+}
+
+fn judge_space(about: &str, space: u64, server_runs: bool) -> Finding {
+    let left = space / MIB;
+    let what =
+        words(format!("{left} MiB are left on its disk"), format!("所在磁盘剩余 {left} MiB"));
+    let remedy = words(
+        "free space: a disk that is full keeps tokens from outliving a restart",
+        "请释放空间：磁盘写满后，令牌将无法在重启后保留",
+    );
+    match space {
+        ENOUGH.. => Finding::ok(Topic::Store, "disk_ok", about, what),
+        // What runs has its files; they may still be enough.
+        TOO_LITTLE.. => Finding::warning(Topic::Store, "disk_low", about, what).remedy(remedy),
+        _ if server_runs => Finding::warning(Topic::Store, "disk_full", about, what).remedy(remedy),
+        _ => Finding::problem(Topic::Store, "disk_full", about, what).remedy(remedy),
+    }
+}
+
+/// What is to be said of a file with a secret in it that others may read.
+fn exposure(setting: &str, command: &str) -> Finding {
+    let what = words("is in a file that others may read", "所在文件可被其他用户读取");
+    Finding::warning(Topic::Files, "file_exposed", setting, what)
+        .remedy(words(format!("run `{command}`"), format!("请运行 `{command}`")))
+}
+
+/// Looks at the private key of a listener, and says what there is to say.
+pub(super) fn key(setting: &str, path: &Path) -> Finding {
+    match (config::closing_command(path), fs::File::open(path)) {
+        (Some(command), _) => exposure(setting, &command),
+        (None, Ok(_)) => Finding::ok(
+            Topic::Files,
+            "key_private",
+            setting,
+            words("only the server can read it", "仅服务器可读"),
+        ),
+        (None, Err(error)) => {
+            let what = words(
+                format!("{} cannot be read: {error}", path.display()),
+                format!("{} 无法读取：{error}", path.display()),
+            );
+            Finding::problem(Topic::Files, "key_unreadable", setting, what).remedy(words(
+                "let the server's user read it, or correct the path",
+                "请让服务器的运行用户可以读取，或修正路径",
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Mark;
+
+    fn present(mode: u32, writable: Result<(), String>, owner: Option<u32>) -> State {
+        State::Present { mode, writable, exposed: Vec::new(), owner }
+    }
+
+    #[test]
+    fn a_directory_is_private_and_can_be_written_to_or_it_is_said_what_to_do() {
+        let no = || Err("no".to_owned());
+        for (state, expected) in [
+            (State::Missing(Ok(())), &[(Mark::Ok, "store_to_be_made")][..]),
+            (State::Missing(no()), &[(Mark::Problem, "store_not_writable")]),
+            (State::Unusable("no".into()), &[(Mark::Problem, "store_not_writable")]),
+            (present(0o700, Ok(()), None), &[(Mark::Ok, "store_writable")]),
+            (present(0o700, Ok(()), Some(7)), &[(Mark::Ok, "store_writable")]),
+            // Root may, and its owner, whom the server runs as, may not.
+            (present(0o500, Ok(()), Some(7)), &[(Mark::Problem, "store_not_writable")]),
+            (present(0o700, no(), None), &[(Mark::Problem, "store_not_writable")]),
+            (
+                present(0o755, Ok(()), None),
+                &[(Mark::Ok, "store_writable"), (Mark::Warning, "store_open")],
+            ),
+        ] {
+            let seen = Directory { path: "/s".into(), state, space: None };
+            let findings = judge(&seen, false);
+            let found: Vec<_> =
+                findings.iter().map(|finding| (finding.mark, &*finding.code)).collect();
+            assert_eq!(found, expected, "{seen:?}");
+            assert!(findings.iter().all(|f| f.remedy.is_none() == (f.mark == Mark::Ok)));
+        }
+    }
+
+    #[test]
+    fn a_disk_has_space_little_or_none() {
+        for (space, runs, mark, code) in [
+            (u64::MAX, false, Mark::Ok, "disk_ok"),
+            (ENOUGH, false, Mark::Ok, "disk_ok"),
+            (ENOUGH - 1, false, Mark::Warning, "disk_low"),
+            (TOO_LITTLE, true, Mark::Warning, "disk_low"),
+            (TOO_LITTLE - 1, false, Mark::Problem, "disk_full"),
+            (0, true, Mark::Warning, "disk_full"),
+        ] {
+            let finding = judge_space("/s", space, runs);
+            assert_eq!((finding.mark, &*finding.code), (mark, code), "{space}");
+        }
+    }
+
+    #[test]
+    fn a_look_finds_what_is_there_and_writes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, file) = (dir.path().join("a/b"), dir.path().join("file"));
+        fs::write(&file, "").unwrap();
+        let look = |path: &Path| observe(path, &path.join("request_secret"));
+        let seen = look(&store);
+        assert_eq!(seen.state, State::Missing(Ok(())));
+        assert!(seen.space.is_some() && !dir.path().join("a").exists());
+        assert!(matches!(look(&file).state, State::Unusable(_)));
+        assert!(matches!(look(&file.join("store")).state, State::Unusable(_)));
+        fs::create_dir_all(&store).unwrap();
+        fs::set_permissions(&store, fs::Permissions::from_mode(0o750)).unwrap();
+        let secret = store.join("request_secret");
+        fs::write(&secret, "").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+        let State::Present { mode: 0o750, writable: Ok(()), exposed, .. } = look(&store).state
+        else {
+            panic!("{:?}", look(&store))
+        };
+        assert_eq!(exposed, [format!("chmod go= {}", secret.display())]);
+        assert_eq!(fs::read_dir(&store).unwrap().count(), 1);
+        assert!(writable(Path::new("/proc/self")).is_err(), "nobody can make a file there");
+        assert_eq!(existing(Path::new("nowhere/at/all")), Path::new("."));
+    }
+
+    #[test]
+    fn a_private_key_is_for_the_server_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        assert_eq!(key("http.tls.key", &path).code, "key_unreadable");
+        fs::write(&path, "").unwrap();
+        for (mode, code) in [(0o600, "key_private"), (0o644, "file_exposed")] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(key("http.tls.key", &path).code, code);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The addresses that are listened on: free, ours, or whose. By trying to listen, and by what /proc tells of
+//! sockets and processes: proc_net_tcp in the kernel's documents, proc_pid_fd(5).
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+use super::finding::{Finding, Topic, Words, words};
+
+/// A listener's setting and what was seen of its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) setting: &'static str,
+    pub(super) address: SocketAddr,
+    pub(super) outcome: Outcome,
+}
+
+/// What came of trying to listen there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Any port will do.
+    Any,
+    /// Nobody listens there, and this process could.
+    Free,
+    /// Somebody listens there; whom, as far as this process may know.
+    Taken(Option<Owner>),
+    /// Ports below 1024 need a privilege that this process has not.
+    NotPermitted,
+    /// The machine has no such address.
+    NotOurs,
+    /// Something else; in the system's words.
+    Other(String),
+}
+
+/// A process that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) pid: u32,
+    /// The name of its program, as the system cuts it off.
+    pub(super) name: String,
+}
+
+impl Seen {
+    /// Whether somebody listens there.
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self.outcome, Outcome::Taken(_))
+    }
+
+    /// The process that listens there, as far as that is known.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match &self.outcome {
+            Outcome::Taken(owner) => owner.as_ref().map(|owner| owner.pid),
+            _ => None,
+        }
+    }
+}
+
+/// Looks at an address.
+pub(super) fn observe(setting: &'static str, address: SocketAddr) -> Seen {
+    let outcome = match TcpListener::bind(address) {
+        _ if address.port() == 0 => Outcome::Any,
+        Ok(_) => Outcome::Free,
+        Err(error) => match error.kind() {
+            io::ErrorKind::AddrInUse => Outcome::Taken(owner(address)),
+            io::ErrorKind::PermissionDenied => Outcome::NotPermitted,
+            io::ErrorKind::AddrNotAvailable => Outcome::NotOurs,
+            _ => Outcome::Other(error.to_string()),
+        },
+    };
+    Seen { setting, address, outcome }
+}
+
+fn owner(address: SocketAddr) -> Option<Owner> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
+    let sockets: Vec<String> = tables
+        .into_iter()
+        .flatten()
+        .flat_map(|table| listening(&table, address))
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    who_has_open(&sockets)
+}
+
+/// A process that has one of these files or sockets open, by what /proc calls them.
+pub(super) fn who_has_open(names: &[String]) -> Option<Owner> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // Where systemd passes a socket it has it too: the other one serves.
+    let pid = pids.filter(|pid| has_open(*pid, names)).max()?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(Owner { pid, name: name.trim().to_owned() })
+}
+
+/// Of other users' processes only root may know.
+fn has_open(pid: u32, names: &[String]) -> bool {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
+    targets.any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
+}
+
+/// The inodes of the sockets of a table that listen at this address, or everywhere.
+fn listening(table: &str, address: SocketAddr) -> Vec<u64> {
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (&local, &state, &inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let (ip, port) = local.split_once(':')?;
+        let (ip, port) = (parse_ip(ip)?, u16::from_str_radix(port, 16).ok()?);
+        let meets = ip.is_unspecified() || address.ip().is_unspecified() || ip == address.ip();
+        // 0A: LISTEN.
+        (state == "0A" && port == address.port() && meets).then(|| inode.parse().ok())?
+    };
+    table.lines().skip(1).filter_map(of_line).collect()
+}
+
+/// An address as the kernel prints it: words of four bytes, each in the machine's order.
+fn parse_ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let word = u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    };
+    match hex.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(1)?, word(2)?, word(3)?];
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(words.as_flattened());
+            Some(Ipv6Addr::from(bytes).to_canonical())
+        }
+        _ => None,
+    }
+}
+
+/// What is to be said of an address. `server` is the process of the server that has answered; `None` if none has.
+pub(super) fn judge(seen: &Seen, server: Option<&Running>) -> Finding {
+    let Seen { setting, address, outcome } = seen;
+    let about = format!("{setting} {address}");
+    let ok = |code, what| Finding::ok(Topic::Ports, code, &*about, what);
+    let problem = |code, what: Words, remedy: Words| {
+        Finding::problem(Topic::Ports, code, &*about, what).remedy(remedy)
+    };
+    match outcome {
+        Outcome::Any => ok("port_any", words("takes any free port", "使用任意空闲端口")),
+        Outcome::Free if server.is_some() => problem(
+            "port_not_served",
+            words("the server runs, but nobody listens there", "服务器在运行，但该地址没有监听"),
+            words(
+                "the config has been changed since the start: restart the server",
+                "配置在启动之后有改动，请重启服务器",
+            ),
+        ),
+        Outcome::Free => ok("port_free", words("is free", "空闲")),
+        Outcome::Taken(owner) => {
+            let is_its_own = server.is_some_and(|server| match owner {
+                Some(owner) => server.pid == Some(owner.pid) || owner.pid == 1,
+                // Who it is may not be known to this user; that it is ours is what there is to believe.
+                None => true,
+            });
+            if is_its_own {
+                return ok("port_ours", words("the server listens there", "服务器正在监听"));
+            }
+            taken(&about, owner.as_ref())
+        }
+        Outcome::NotPermitted => problem(
+            "port_not_permitted",
+            words("this user may not listen there", "当前用户无权监听该端口"),
+            words(
+                "ports below 1024 need a privilege: choose another one, or let systemd pass the socket",
+                "1024 以下的端口需要特权：请换一个端口，或由 systemd 传入套接字",
+            ),
+        ),
+        Outcome::NotOurs => problem(
+            "address_not_here",
+            words("this machine has no such address", "本机没有该地址"),
+            words(
+                "write one that `ip address` lists, or 0.0.0.0 for all",
+                "请改为 `ip address` 列出的地址，或用 0.0.0.0 表示全部",
+            ),
+        ),
+        Outcome::Other(cause) => problem(
+            "port_unusable",
+            words(format!("cannot be listened on: {cause}"), format!("无法监听：{cause}")),
+            words("correct the address", "请修正该地址"),
+        ),
+    }
+}
+
+fn taken(about: &str, owner: Option<&Owner>) -> Finding {
+    let who = match owner {
+        Some(Owner { pid: 1, name }) => {
+            // It holds the socket for the server, and starts that when somebody connects.
+            let what = words(
+                format!("{name} (process 1) holds it, for the server's socket unit"),
+                format!("由 {name}（进程 1）代服务器持有（socket 单元）"),
+            );
+            return Finding::ok(Topic::Ports, "port_of_systemd", about, what);
+        }
+        Some(Owner { pid, name }) => words(
+            format!("taken by {name} (process {pid})"),
+            format!("已被 {name}（进程 {pid}）占用"),
+        ),
+        None => words(
+            "taken by a process of another user, or outside this container",
+            "已被其他用户（或容器外）的进程占用",
+        ),
+    };
+    let en = "stop that (`sudo ss -ltnp` shows who it is), or choose another port";
+    let zh = "请停止该进程（`sudo ss -ltnp` 可查看），或换一个端口";
+    Finding::problem(Topic::Ports, "port_taken", about, who).remedy(words(en, zh))
+}
+
+/// A server that has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Running {
+    /// Its process, if this user may know it.
+    pub(super) pid: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Mark;
+
+    #[test]
+    fn who_listens_is_found_by_the_tables_and_the_open_files() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let Outcome::Taken(Some(owner)) = observe("http.bind", address).outcome else {
+            panic!("not found")
+        };
+        assert_eq!(owner.pid, std::process::id());
+        drop(listener);
+        assert_eq!(observe("http.bind", address).outcome, Outcome::Free);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        assert_eq!(observe("http.bind", any).outcome, Outcome::Any);
+        // An address for documents, which no machine has: RFC 5737.
+        let elsewhere = "192.0.2.1:8080".parse().unwrap();
+        assert_eq!(observe("http.bind", elsewhere).outcome, Outcome::NotOurs);
+    }
+
+    #[test]
+    fn a_table_is_read_as_the_kernel_writes_it() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:2F5B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100\n\
+            1: 00000000:2F5B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 222 1 0 100\n\
+            2: 0100007F:2F5B 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 333 1 0 100\n\
+            3: 0200007F:2F5B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 444 1 0 100\n\
+            4: junk\n";
+        let at = |address: &str| listening(table, address.parse().unwrap());
+        if cfg!(target_endian = "little") {
+            assert_eq!(at("127.0.0.1:12123"), [111, 222]);
+            assert_eq!(at("0.0.0.0:12123"), [111, 222, 444]);
+            assert_eq!(at("127.0.0.1:12124"), Vec::<u64>::new());
+            let six = table.replace("0100007F:2F5B", "00000000000000000000000001000000:2F5B");
+            assert_eq!(listening(&six, "[::1]:12123".parse().unwrap()), [111, 222]);
+        }
+    }
+
+    #[test]
+    fn an_address_is_free_the_servers_or_somebodys() {
+        let owner = |pid| Outcome::Taken(Some(Owner { pid, name: "redis-server".into() }));
+        let ours = Running { pid: Some(7) };
+        let unknown = Running { pid: None };
+        for (outcome, server, mark, code) in [
+            (Outcome::Any, None, Mark::Ok, "port_any"),
+            (Outcome::Free, None, Mark::Ok, "port_free"),
+            (Outcome::Free, Some(ours), Mark::Problem, "port_not_served"),
+            (owner(7), Some(ours), Mark::Ok, "port_ours"),
+            (owner(1), Some(ours), Mark::Ok, "port_ours"),
+            (owner(8), Some(ours), Mark::Problem, "port_taken"),
+            (owner(8), Some(unknown), Mark::Problem, "port_taken"),
+            (Outcome::Taken(None), Some(unknown), Mark::Ok, "port_ours"),
+            (Outcome::Taken(None), Some(ours), Mark::Ok, "port_ours"),
+            (owner(8), None, Mark::Problem, "port_taken"),
+            (owner(1), None, Mark::Ok, "port_of_systemd"),
+            (Outcome::Taken(None), None, Mark::Problem, "port_taken"),
+            (Outcome::NotPermitted, None, Mark::Problem, "port_not_permitted"),
+            (Outcome::NotOurs, None, Mark::Problem, "address_not_here"),
+            (Outcome::Other("why".into()), None, Mark::Problem, "port_unusable"),
+        ] {
+            let address = SocketAddr::from(([127, 0, 0, 1], 6379));
+            let seen = Seen { setting: "resp.bind", address, outcome };
+            let finding = judge(&seen, server.as_ref());
+            assert_eq!((finding.mark, &*finding.code), (mark, code), "{seen:?} {server:?}");
+            assert_eq!(finding.remedy.is_none(), mark == Mark::Ok);
+            assert!(finding.about.starts_with("resp.bind 127.0.0.1:6379"));
+            let is_named = matches!(&seen.outcome, Outcome::Taken(Some(_))) && code == "port_taken";
+            assert_eq!(finding.what.en.contains("redis-server (process 8)"), is_named);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `doctor`: what the running server finds out about itself, if one runs, what the machine shows beside that, and,
+//! if none runs, what can be found out in its place. Puts it together; what is made of it is in the room `doctor`.
+
+use std::time::Duration;
+
+use super::connection::{Ask, Connection, names_a_server};
+use super::{Desk, EX_CONFIG, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure, NOT_ALL_WELL, print};
+use crate::cli::DoctorArgs;
+use crate::config::{self, Config};
+use crate::doctor::{self, Finding, Look};
+
+/// How long a server may take to look at everything: its own looks take eight seconds each, and some come one after
+/// the other.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Says what is wrong and what to do; whether all is well.
+pub(super) async fn doctor(args: &DoctorArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
+    let findings = if names_a_server(&args.server, desk) {
+        // On another machine, for all that is known.
+        ask(args, desk).await?
+    } else {
+        of_this_machine(args, desk).await
+    };
+    let report = if args.json {
+        format!("{}\n", doctor::to_json(&findings))
+    } else {
+        let printer = &desk.printer;
+        let (colours, chinese, columns) = (printer.colours, printer.chinese, printer.columns);
+        doctor::text(&findings, Look { colours, chinese, columns })
+    };
+    print(&report);
+    Ok(if doctor::is_well(&findings) { 0 } else { NOT_ALL_WELL })
+}
+
+/// What the server finds out about itself.
+async fn ask(args: &DoctorArgs, desk: &Desk<'_>) -> Result<Vec<Finding>, Failure> {
+    let server = Connection::find(&args.server, desk)?;
+    let ask = Ask { patience: PATIENCE, ..Ask::get(&["v1", "doctor"]) };
+    let answer = server.json(ask).await?;
+    let not_ours = "what answers is no report: is that a server of this version?";
+    doctor::from_json(&answer).ok_or_else(|| Failure::new(EX_PROTOCOL, not_ours))
+}
+
+async fn of_this_machine(args: &DoctorArgs, desk: &Desk<'_>) -> Vec<Finding> {
+    let asked = ask(args, desk).await;
+    let config = config::load(desk.file, desk.environment);
+    let mut findings = Vec::new();
+    let server_runs = match &asked {
+        Ok(of_server) => {
+            findings.extend(of_server.iter().cloned());
+            true
+        }
+        Err(failure) => {
+            let runs = ![EX_UNAVAILABLE, EX_PROTOCOL, EX_CONFIG, EX_USAGE].contains(&failure.code);
+            let is_there = |config: &Config| doctor::somebody_listens(config.http.bind);
+            // Where nobody listens, that it could not be asked goes without saying.
+            if runs || config.as_ref().is_ok_and(is_there) {
+                findings.push(doctor::not_asked(&failure.message, runs));
+            }
+            runs
+        }
+    };
+    match &config {
+        Ok(config) => {
+            // Beside a server nothing is tried: it tries by itself.
+            if !server_runs {
+                findings.extend(doctor::of_upstream(config, &desk.clock).await);
+            }
+            findings.extend(doctor::of_machine(config, server_runs));
+        }
+        // A server may have variables that this process has not.
+        Err(errors) => findings.extend(doctor::mistakes(errors, asked.is_ok())),
+    }
+    findings
+}
