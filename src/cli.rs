@@ -1,11 +1,14 @@
 //! The command line: sub-commands, their flags, their help. Parses; `main` and `operator` carry out.
 
 use std::convert::Infallible;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use clap_mangen::Man;
 use url::Url;
 
 use crate::config;
@@ -40,10 +43,89 @@ pub enum Command {
     NotifyTest,
     /// Try everything without a WeChat account: a stand-in for the WeChat API and a fresh server.
     Sandbox(SandboxArgs),
+    /// Print a script that completes this command's words: wechat-token-server completions bash
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page: wechat-token-server man | man -l -
+    Man,
     /// What is asked of a running server, or done to a store
     #[command(flatten)]
     Operator(OperatorCommand),
 }
+
+/// The script that completes the words of this command in a shell.
+pub fn completions(shell: Shell) -> String {
+    let mut command = Cli::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The manual page: what `--help` says, of the program and below it of each sub-command.
+pub fn manual() -> String {
+    let mut command = Cli::command();
+    command.build();
+    let man = Man::new(command.clone()).section("1");
+    let mut page = rendered(|page| man.render_title(page));
+    page.push_str(&rendered(|page| man.render_name_section(page)));
+    describe(&command, "", &mut page);
+    page.push_str(ENVIRONMENT);
+    page
+}
+
+/// A command, and those below it, as sections of the one page: what clap_mangen makes of each is a page.
+fn describe(command: &clap::Command, heading: &str, page: &mut String) {
+    let man = Man::new(command.clone());
+    let sections = [
+        rendered(|page| man.render_synopsis_section(page)),
+        rendered(|page| man.render_description_section(page)),
+        rendered(|page| man.render_options_section(page)),
+    ];
+    let sections = sections.concat();
+    if heading.is_empty() {
+        page.push_str(&sections);
+    } else {
+        page.push_str(&format!(".SH \"{}\"\n", heading.to_uppercase()));
+        page.push_str(&sections.replace(".SH ", ".SS "));
+    }
+    for below in command.get_subcommands() {
+        describe(below, format!("{heading} {}", below.get_name()).trim_start(), page);
+    }
+}
+
+/// A part of the page, without the definitions that each part begins with, but for the first.
+fn rendered(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
+    let mut part = Vec::new();
+    render(&mut part).expect("a Vec takes what is written");
+    let part = String::from_utf8_lossy(&part).into_owned();
+    if part.contains("\n.TH ") { part } else { part.replace(PROLOGUE, "") }
+}
+
+/// What clap_mangen puts before each part.
+const PROLOGUE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
+
+/// What no flag tells.
+const ENVIRONMENT: &str = r#".SH ENVIRONMENT
+.TP
+\fBWECHAT_TOKEN_SERVER_URL\fR, \fBWECHAT_TOKEN_SERVER_KEY\fR
+The server that is asked, and the key for it, in the place of those of the config.
+.TP
+\fBREDISCLI_AUTH\fR
+The password of the Redis that \fBimport\fR reads.
+.TP
+\fBRUST_LOG\fR
+Log levels, in the place of the config's.
+.TP
+\fBNO_COLOR\fR, \fBCOLUMNS\fR, \fBLC_ALL\fR, \fBLC_MESSAGES\fR, \fBLANG\fR
+Whether and how wide \fBstatus\fR is shown, and whether what to do is said in Chinese.
+.SH EXIT STATUS
+0: done. 1: not all sources are live, or not everything in flight was finished. 2, 64: the words of the
+command make no sense. 65: what is named is not there. 69: no server answers. 71: the system refuses something.
+75: not now. 76: what answers is no such server. 77: the key is wrong. 78: the config has mistakes.
+"#;
 
 /// The sub-commands of an operator beside serving.
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use wechat_token_server::app::{self, Certificates, StartError};
 use wechat_token_server::check::Plan;
-use wechat_token_server::cli::{Cli, Command, OperatorCommand, SandboxArgs};
+use wechat_token_server::cli::{self, Cli, Command, OperatorCommand, SandboxArgs};
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::config::{self, Config, Environment, LogConfig};
 use wechat_token_server::logging;
@@ -36,6 +36,17 @@ fn main() -> ExitCode {
             Ok(()) => with_runtime(play(args)),
             Err(message) => fail(EX_OSERR, message),
         };
+    }
+    match cli.command {
+        Some(Command::Completions { shell }) => {
+            print(&cli::completions(shell));
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Man) => {
+            print(&cli::manual());
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     if let Some(Command::Operator(command)) = &cli.command {
         let (file, clock) = (cli.config.as_path(), SystemClock::shared());

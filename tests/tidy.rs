@@ -143,6 +143,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("hyper", &["http", "sandbox"]),
     ("hyper_util", &["http", "sandbox"]),
     ("clap", &["cli.rs", "main.rs"]),
+    ("clap_complete", &["cli.rs"]),
+    ("clap_mangen", &["cli.rs"]),
     ("getrandom", &["clock.rs"]),
     ("tracing_appender", &["logging.rs"]),
     ("rlimit", &["app.rs"]),

@@ -76,6 +76,32 @@ async fn help_and_version_are_there() {
 }
 
 #[tokio::test]
+async fn every_command_is_in_the_manual_page_and_completed() {
+    let help = ended(&["--help"], &[]).await.out;
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let names = commands.lines().take_while(|line| !line.is_empty());
+    let names: Vec<&str> = names.map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert!(names.len() >= 11 && names.contains(&"import"), "{names:?}");
+    let page = ended(&["man"], &[]).await;
+    assert_eq!((page.code, &*page.err), (Some(0), ""));
+    assert!(page.out.contains(".TH wechat-token-server 1 "));
+    assert_eq!(page.out.matches("\n.ie ").count(), 0, "one page, with one beginning");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = ended(&["completions", shell], &[]).await;
+        assert_eq!((script.code, &*script.err), (Some(0), ""));
+        for name in &names {
+            assert!(script.out.contains(name), "{shell} {name}");
+            let heading = format!(".SH \"{}\"\n", name.to_uppercase());
+            assert!(page.out.contains(&heading), "{heading}");
+        }
+    }
+    // A password in `ps` is warned of where the flag is explained.
+    for words in ["REDISCLI_AUTH", "WECHAT_TOKEN_SERVER_KEY", "EXIT STATUS", "standard input"] {
+        assert!(page.out.contains(words), "{words}");
+    }
+}
+
+#[tokio::test]
 async fn a_taken_port_is_named_with_its_setting() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
