@@ -400,7 +400,11 @@ impl World {
         let mut scout = Parser::default();
         let found = scout.next(&peer.arrived, peer.client.user.is_some());
         let words: Vec<Vec<u8>> = match found {
-            Ok(false) => return false,
+            Ok(false) => {
+                // As a batch does that finds half a request: the client is not idle.
+                peer.client.card.touch(self.shared.clock.now(), false);
+                return false;
+            }
             Ok(true) => scout.args(&peer.arrived).from(0).map(<[u8]>::to_ascii_lowercase).collect(),
             Err(_) => Vec::new(),
         };
