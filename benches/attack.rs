@@ -460,7 +460,11 @@ fn attack(what: &str, target: Target, count: usize) {
         if what == "slow" {
             for at in 0..count {
                 for (address, plan) in [(target.http, HTTP_PLANS), (target.resp, RESP_PLANS)] {
-                    tokio::spawn(be_slow(address, plan[at % plan.len()], at, Arc::clone(&tally)));
+                    // One after the other within a second, as from many machines: what is done each second
+                    // is not to be done by all at the same moment.
+                    let first = Duration::from_secs(1) * u32::try_from(at).unwrap() / u32::try_from(count).unwrap();
+                    let plan = plan[at % plan.len()];
+                    tokio::spawn(be_slow(address, first, plan, at, Arc::clone(&tally)));
                     wanted += 1;
                 }
             }
@@ -547,7 +551,8 @@ async fn connect(address: SocketAddr, at: usize) -> std::io::Result<tokio::net::
 }
 
 /// One attacker; when it is cut it comes back.
-async fn be_slow(address: SocketAddr, plan: Plan, at: usize, tally: Arc<Tally>) {
+async fn be_slow(address: SocketAddr, first: Duration, plan: Plan, at: usize, tally: Arc<Tally>) {
+    tokio::time::sleep(first).await;
     loop {
         let Ok(mut stream) = connect(address, at).await else {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -22,8 +22,8 @@ const PATIENCE: NonZeroU32 = NonZeroU32::new(30).expect("it is not 0");
 /// How long the answer to a wrong key takes then.
 pub const SLOWNESS: Duration = Duration::from_secs(1);
 
-/// How many may wait for such an answer at once; the others get it at once. Each costs a little memory.
-const MOST_SLOWED: usize = 512;
+/// How many may wait for such an answer at once; the others get it at once. Over HTTP each holds 16 kB.
+const MOST_SLOWED: usize = 128;
 
 /// How many addresses are remembered before those that have been quiet are forgotten.
 const MANY_ADDRESSES: usize = 4096;

@@ -117,9 +117,9 @@ export class Server {
 }
 
 /** Fonts that Debian has, in the place of whatever the machine has. */
-const FONTS = `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+const fontsConf = (families) => `<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
 <fontconfig><include>/etc/fonts/fonts.conf</include><match target="pattern"><edit name="family" mode="prepend" binding="strong">
-<string>Inter</string><string>Noto Sans CJK SC</string></edit></match></fontconfig>`;
+${families.map((family) => `<string>${family}</string>`).join('')}</edit></match></fontconfig>`;
 
 /** A proxy that has the server below a path, and lets nothing else through. */
 export async function behindProxy(server, path) {
@@ -137,9 +137,9 @@ export async function behindProxy(server, path) {
   return { url: `http://127.0.0.1:${proxy.address().port}`, stop: () => proxy.close().closeAllConnections() };
 }
 
-export async function browse() {
+export async function browse(families = ['Inter', 'Noto Sans CJK SC']) {
   const fonts = join(WORK, 'fonts.conf');
-  writeFileSync(fonts, FONTS);
+  writeFileSync(fonts, fontsConf(families));
   return chromium.launch({
     env: { ...process.env, FONTCONFIG_FILE: fonts },
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',

@@ -55,7 +55,7 @@ export const TROUBLED = WELL.map((one) => one.name !== 'corp_token' ? one : {
   expires_at: NOW + 23 * MINUTE + 30, fetched_at: NOW + 23 * MINUTE + 30 - 2 * HOUR,
 });
 
-function status(sources) {
+export function status(sources) {
   const states = { live: 0, failing: 0, expired: 0, absent: 0 };
   for (const one of sources) states[one.state] += 1;
   return { version: '0.1.0', now: NOW, started_at: NOW - 9 * 24 * HOUR, uptime: 9 * 24 * HOUR, states, sources };
