@@ -125,6 +125,11 @@ async fn report(mut command: Command, config: &Path) -> Report {
     Report { code, findings, text }
 }
 
+/// Kills a server, and returns when it has let go of its store and its ports.
+async fn end(mut server: Running) {
+    server.child.kill().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_well_says_so_and_fetches_nothing_for_it() {
     // So few that a container's limit of descriptors does for them.
@@ -165,7 +170,7 @@ async fn a_server_that_is_well_says_so_and_fetches_nothing_for_it() {
     server.logged(r#""order":"doctor""#, 1).await;
 
     // The token goes on in the store: without a server it is asked about as well, and nothing is tried.
-    drop(server);
+    end(server).await;
     let report = world.doctor().await;
     report.has("ok", "server_does_not_run", &[]);
     report.has("ok", "token_ok", &["accepts the token", "earlier run"]);
@@ -218,7 +223,7 @@ async fn an_address_that_is_not_allowed_is_named_with_the_page_where_it_belongs(
     report.has("problem", "errcode_40164", &expected);
     report.has("problem", "errcode_40164", &["no live token"]);
     assert_eq!(world.wechat.calls(Endpoint::StableToken), 1, "a server is not tried beside");
-    drop(server);
+    end(server).await;
     world.account(|account| account.allow = None);
     let report = world.doctor().await;
     report.has("ok", "credentials_ok", &["stable_token"]);
@@ -317,7 +322,7 @@ async fn spent_quota_is_named_by_our_count_and_by_the_upstreams() {
     served(server.http, "access_token", None).await;
     let report = world.doctor().await;
     report.has("problem", "calls_spent", &["1 of 1", "midnight in Beijing", "北京时间零点"]);
-    drop(server);
+    end(server).await;
     world.doctor().await.has("problem", "calls_spent", &["1 of 1"]);
     world.wechat.stop().await;
 
@@ -439,7 +444,7 @@ async fn a_config_with_mistakes_is_told_and_the_server_asked_all_the_same() {
     let report = world.doctor().await;
     report.has("warning", "config_mistake", &["ONLY_THE_SERVERS", "only the server has"]);
     report.has("ok", "token_ok", &[]);
-    drop(server);
+    end(server).await;
     world.doctor().await.has("problem", "config_mistake", &["ONLY_THE_SERVERS"]);
     world.wechat.stop().await;
 }
