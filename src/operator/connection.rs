@@ -76,12 +76,8 @@ impl Connection {
         let variable = |name| desk.environment.get(name).map(str::trim).filter(|v| !v.is_empty());
         let key = variable(KEY).map(Secret::new);
         let url = match (&args.url, variable(URL)) {
-            (Some(url), _) => Some((url.clone(), "--url")),
-            (None, Some(text)) => {
-                let url = server_url(text)
-                    .map_err(|wrong| Failure::new(EX_USAGE, format_args!("{URL}: {wrong}")))?;
-                Some((url, URL))
-            }
+            (Some(url), _) => Some((named("--url", url.expose())?, "--url")),
+            (None, Some(text)) => Some((named(URL, text)?, URL)),
             (None, None) => None,
         };
         let mut trust =
@@ -256,6 +252,11 @@ impl Connection {
 /// Whether a server is named by its address, and not by the config.
 pub(super) fn names_a_server(args: &ServerArgs, desk: &Desk<'_>) -> bool {
     args.url.is_some() || desk.environment.get(URL).is_some_and(|url| !url.trim().is_empty())
+}
+
+/// The address that an operator has named; `by` says where.
+fn named(by: &str, text: &str) -> Result<Url, Failure> {
+    server_url(text).map_err(|wrong| Failure::new(EX_USAGE, format_args!("{by}: {wrong}")))
 }
 
 /// What opens the server of the config.

@@ -93,7 +93,10 @@ fn wanted<'a>(keys: &'a [String], config: &'a Config) -> Result<Vec<Wish<'a>>, F
         let (key, name) = text
             .rsplit_once('=')
             .filter(|(key, name)| !key.is_empty() && !name.is_empty())
-            .ok_or_else(|| usage(format!("{}: write KEY=SOURCE", printable(text))))?;
+            // Not in its words: it may be another address, with a password.
+            .ok_or_else(|| {
+                usage("what stands behind the address has to be written KEY=SOURCE".into())
+            })?;
         let source = config.sources.iter().find(|source| source.name.as_str() == name);
         let source = source.ok_or_else(|| {
             usage(format!("{}: there is no such source in the config", printable(name)))

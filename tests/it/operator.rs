@@ -223,8 +223,11 @@ async fn another_server_is_asked_with_a_key_of_its_own() {
     // The config's own key is sent to no address but the config's.
     let told = world.told(&["get", "ticket", "--url", &url]).await;
     told.is(64, &["--url names a server", "WECHAT_TOKEN_SERVER_KEY"]);
-    let told = world.told(&["get", "ticket", "--url", "http://user:hunter2@h"]).await;
-    told.is(2, &["holds more than an address"]);
+    for more in ["http://user:hunter2@h", "http://h/?secret=hunter2", "http://h/#hunter2"] {
+        let told = world.told_with(&["get", "ticket", "--url", more], &[key], None).await;
+        told.is(64, &["--url: it holds more than an address"]);
+        assert!(!told.words().contains("hunter2"), "{told:?}");
+    }
     let no_url = ("WECHAT_TOKEN_SERVER_URL", "ftp://h");
     let told = world.told_with(&["get", "t"], &[key, no_url], None).await;
     told.is(64, &["WECHAT_TOKEN_SERVER_URL: write http://host:port"]);
