@@ -406,6 +406,33 @@ async fn status_shows_each_source_and_its_exit_code_says_whether_all_are_live() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_printed_is_a_failure_and_what_nobody_reads_ends() {
+    let world = World::new().await;
+    served(world.server.http, "ticket", None).await;
+    let config = world.config();
+    let full = || std::fs::File::create("/dev/full").unwrap();
+    for args in [&["get", "ticket"][..], &["status"], &["status", "--watch"], &["check"], &["man"]]
+    {
+        let mut command = binary();
+        command.arg("--config").arg(&config).args(args).stdout(full());
+        let ended = soon("the end of a command", command.output()).await.unwrap();
+        let words = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(71), "{args:?}: {words}");
+        assert!(words.contains("standard output cannot be written"), "{args:?}: {words}");
+    }
+    // As `status --watch | head -1` does.
+    let mut command = binary();
+    command.arg("--config").arg(&config).args(["status", "--watch"]);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(soon("the first line", lines.next_line()).await.unwrap().is_some());
+    drop(lines);
+    let ended = soon("the end of a command that nobody reads", child.wait()).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reload_says_what_has_changed_or_what_is_wrong() {
     let world = World::with(
         r#"clients: {"shop": (keys: ["a-key-of-the-shop-0123"])}, refresh: (cooldown: "0s"), "#,
