@@ -17,7 +17,7 @@ use crate::cli::{ServerArgs, server_url};
 use crate::config::{self, Method, Whereabouts};
 use crate::outbound::{Answer, Outbound, OutboundError, Payload, Request, Trust};
 use crate::store;
-use crate::token::Secret;
+use crate::token::{Secret, SourceName};
 
 /// The variables that name another server and the key for it.
 const URL: &str = "WECHAT_TOKEN_SERVER_URL";
@@ -28,6 +28,9 @@ pub(super) const AT_HAND: Duration = Duration::from_secs(10);
 
 /// How long one may take that waits for the upstream: a little longer than the server waits itself.
 pub(super) const FROM_UPSTREAM: Duration = Duration::from_secs(125);
+
+/// What is said of a source that the server does not know, or not to this key.
+pub(super) const NO_SOURCE: &str = "there is no such source, or not for this key; `wechat-token-server status` lists those there are";
 
 /// A running server, and what opens it.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub struct Connection {
 /// What a request says.
 #[derive(Debug)]
 pub struct Ask<'a> {
-    /// The path, in parts: a name of a source may hold anything.
+    /// The path, in parts, of which one may be a name that somebody has typed.
     pub path: &'a [&'a str],
     /// The query, as it is written.
     pub query: Option<&'a str>,
@@ -136,6 +139,10 @@ impl Connection {
     /// # Errors
     /// There is no answer, or it is a refusal, or not of this server.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        // An address would lose a part that is no name, such as "..", and lead elsewhere.
+        if ask.path.iter().any(|part| SourceName::parse(part).is_err()) {
+            return Err(Failure::new(EX_DATAERR, NO_SOURCE));
+        }
         let mut url = self.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(ask.path);
@@ -231,9 +238,7 @@ impl Connection {
                  taken from the config's request_secret, the store's file request_secret, or {KEY}",
                 self.place
             ),
-            (404, _) => "there is no such source, or not for this key; `wechat-token-server status` lists those there \
-                         are"
-                .to_owned(),
+            (404, _) => NO_SOURCE.to_owned(),
             _ => message,
         };
         if let Some(seconds) = error["retry_after"].as_u64()

@@ -6,7 +6,7 @@ use std::io::BufRead;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::connection::{Ask, Connection, printable};
+use super::connection::{Ask, Connection, NO_SOURCE, printable};
 use super::status::{columns, padded};
 use super::{Desk, EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, NOT_ALL_WELL, note, print};
 use crate::cli::{QuotaArgs, QuotaCommand, ReloadArgs};
@@ -103,8 +103,7 @@ fn resets(calls: &Value) -> String {
 }
 
 fn no_source(name: &str) -> Failure {
-    let words = "there is no such source, or not for this key; `wechat-token-server status` lists those there are";
-    Failure::new(EX_DATAERR, format_args!("{}: {words}", printable(name)))
+    Failure::new(EX_DATAERR, format_args!("{}: {NO_SOURCE}", printable(name)))
 }
 
 /// Asks whether a reset is meant, and says what it costs.

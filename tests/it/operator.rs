@@ -140,7 +140,11 @@ async fn get_prints_the_token_and_nothing_else() {
     world.edit("http: (bind", "http: (max_connections: 0, bind");
     assert_eq!(world.told(&["get", "access_token"]).await.out, told.out);
 
-    world.told(&["get", "nope"]).await.is(65, &["no such source"]);
+    for name in ["nope", "", ".", "..", "a/b", "公众号?#%2f", &"x".repeat(100_000)] {
+        let told = world.told(&["get", name]).await;
+        told.is(65, &["no such source"]);
+        assert_eq!(told.out, "", "{name}");
+    }
     world.told(&["get"]).await.is(2, &["NAME"]);
     world.edit("127.0.0.1:", "0.0.0.0:");
     assert_eq!(world.told(&["get", "access_token"]).await.out, told.out, "on loopback");
