@@ -156,8 +156,8 @@ pub struct ServerArgs {
     /// Ask the server at this address instead of the config's; the variable
     /// WECHAT_TOKEN_SERVER_URL does the same. The key comes from the variable
     /// WECHAT_TOKEN_SERVER_KEY then: a key on a command line could be seen in `ps`
-    #[arg(long, value_name = "URL", value_parser = server_url)]
-    pub url: Option<Url>,
+    #[arg(long, value_name = "URL", value_parser = unseen)]
+    pub url: Option<Secret>,
 
     /// A PEM file of authorities to trust beside the known ones, or the server's own certificate.
     /// (A server of the config is trusted by its http.tls.cert alone, whatever names are in it)
@@ -297,7 +297,7 @@ pub struct ImportArgs {
     pub ca: Option<PathBuf>,
 }
 
-/// Takes a text that may hold a password. Whether it makes sense is seen later: clap would repeat it.
+/// Takes a text that may hold a secret. Whether it makes sense is seen later: clap would repeat it.
 fn unseen(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text))
 }
@@ -314,14 +314,13 @@ pub struct ReloadArgs {
 /// of it: what stands on a command line can be seen.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn server_url(text: &str) -> Result<Url, String> {
+/// What is wrong with it, in words that do not repeat it.
+pub fn server_url(text: &str) -> Result<Url, &'static str> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let url = url.filter(Url::has_host).ok_or("write http://host:port or https://host:port")?;
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
-        return Err(
-            "it holds more than an address; the key is read from WECHAT_TOKEN_SERVER_KEY".into()
-        );
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    if !is_bare || url.query().is_some() || url.fragment().is_some() {
+        return Err("it holds more than an address; the key is read from WECHAT_TOKEN_SERVER_KEY");
     }
     Ok(url)
 }

@@ -38,14 +38,8 @@ fn main() -> ExitCode {
         };
     }
     match cli.command {
-        Some(Command::Completions { shell }) => {
-            print(&cli::completions(shell));
-            return ExitCode::SUCCESS;
-        }
-        Some(Command::Man) => {
-            print(&cli::manual());
-            return ExitCode::SUCCESS;
-        }
+        Some(Command::Completions { shell }) => return say(&cli::completions(shell)),
+        Some(Command::Man) => return say(&cli::manual()),
         _ => {}
     }
     if let Some(Command::Operator(command)) = &cli.command {
@@ -177,7 +171,8 @@ async fn play(args: SandboxArgs) -> ExitCode {
     };
     match app::sandbox::start(args, SystemClock::shared()).await {
         Ok(sandbox) => {
-            print(&sandbox.greeting);
+            // It plays on where nobody can be greeted: the log says where.
+            let _ = print(&sandbox.greeting);
             // A terminal that is closed (SIGHUP) ends it too: it has no config file to read again.
             signals.next().await;
             ended(sandbox.stop().await)
@@ -187,15 +182,14 @@ async fn play(args: SandboxArgs) -> ExitCode {
 }
 
 fn check(config: &Config) -> ExitCode {
-    print(&Plan(config).to_string());
+    if let Err(failure) = print(&Plan(config).to_string()) {
+        return fail(failure.code, failure);
+    }
     if let Err(error) = Outbound::new(&config.outbound) {
         return fail(EX_CONFIG, error);
     }
     match Certificates::read(config) {
-        Ok(certificates) => {
-            print(&certificates.lives(SystemClock::shared().now().wall));
-            ExitCode::SUCCESS
-        }
+        Ok(certificates) => say(&certificates.lives(SystemClock::shared().now().wall)),
         Err(mistakes) => fail(EX_CONFIG, StartError::Tls(mistakes)),
     }
 }
@@ -217,7 +211,11 @@ async fn notify_test(config: Config) -> ExitCode {
     for webhook in &config.webhooks {
         let name = &webhook.name;
         match notify::test(webhook, &outbound, &clock).await {
-            Ok(()) => print(&format!("{name}: delivered\n")),
+            Ok(()) => {
+                if let Err(failure) = print(&format!("{name}: delivered\n")) {
+                    code = fail(failure.code, failure);
+                }
+            }
             Err(why) => code = fail(UNDELIVERED, format!("{name}: not delivered: {why}")),
         }
     }
@@ -227,6 +225,14 @@ async fn notify_test(config: Config) -> ExitCode {
 fn ended(finished: bool) -> ExitCode {
     tracing::info!("stopped");
     if finished { ExitCode::SUCCESS } else { ExitCode::from(UNFINISHED) }
+}
+
+/// Says what a command came to, on standard output.
+fn say(text: &str) -> ExitCode {
+    match print(text) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(failure) => fail(failure.code, failure),
+    }
 }
 
 /// Says why the program ends, on standard error: a log may not have been started.

@@ -32,6 +32,10 @@ impl SourceName {
         if name.len() > MAX_NAME_BYTES {
             return Err(format!("a source name has at most {MAX_NAME_BYTES} bytes"));
         }
+        // Clients leave these out of an address before they ask (RFC 3986, section 5.2.4).
+        if matches!(name, "." | "..") {
+            return Err(format!("{name} cannot be a source's name: it has a meaning in addresses"));
+        }
         match name.chars().find(|c| !(c.is_alphanumeric() || "_.-:".contains(*c))) {
             None => Ok(SourceName(name.into())),
             Some(c) => Err(format!(
@@ -184,11 +188,22 @@ mod tests {
 
     #[test]
     fn names_are_letters_digits_and_four_signs() {
-        for good in ["access_token", "a.b-c:d", "公众号", "é1", &"x".repeat(MAX_NAME_BYTES)] {
+        for good in ["access_token", "a.b-c:d", "...", "公众号", "é1", &"x".repeat(MAX_NAME_BYTES)]
+        {
             assert_eq!(SourceName::parse(good).unwrap().as_str(), good);
         }
-        for bad in ["", "a b", "a/b", "a{b", "a\n", "😀", "a\"b", &"x".repeat(MAX_NAME_BYTES + 1)]
-        {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "a{b",
+            "a\n",
+            "😀",
+            "a\"b",
+            &"x".repeat(MAX_NAME_BYTES + 1),
+        ] {
             assert!(SourceName::parse(bad).is_err(), "{bad:?}");
         }
     }

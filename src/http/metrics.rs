@@ -37,13 +37,15 @@ pub(super) async fn metrics(site: &Site, visitor: Visitor<'_>) -> Result<Respons
     };
     let now = site.clock.now();
     let user = user.map(Arc::clone);
+    let is_limited = user.as_ref().is_some_and(|user| user.is_limited());
     // Who else reads is for those who may do everything.
     let client = user.as_ref().filter(|user| !user.is_default()).map(|user| user.name().to_owned());
     let survey = Arc::new(site.status.survey());
     let sees = move |source: &SourceStatus| {
         user.as_ref().is_none_or(|user| user.may_see(source.name.as_str().as_bytes()))
     };
-    let scrape = Scrape::new(site.status.clone(), now, client, survey.all(now).filter(&sees));
+    let seen = survey.all(now).filter(&sees);
+    let scrape = Scrape::new(site.status.clone(), now, client, is_limited, seen);
     let beginning = text_of(scrape);
     let count = survey.count();
     let families = FAMILIES.iter().flat_map(move |family| {
@@ -82,6 +84,8 @@ struct Scrape {
     calls: Calls,
     /// Whose reads are told; `None`: everybody's.
     client: Option<String>,
+    /// Whether there are sources of which nothing may be told.
+    is_limited: bool,
 }
 
 type Written = Result<(), fmt::Error>;
@@ -101,9 +105,11 @@ impl Scrape {
         status: Status,
         now: Now,
         client: Option<String>,
+        is_limited: bool,
         sources: impl Iterator<Item = SourceStatus>,
     ) -> Scrape {
-        let mut scrape = Scrape { status, now, states: [0; 4], calls: Calls::new(), client };
+        let (states, calls) = ([0; State::ALL.len()], Calls::new());
+        let mut scrape = Scrape { status, now, states, calls, client, is_limited };
         for source in sources {
             scrape.states[source.state as usize] += 1;
             if let Some(CallsToday { account, made, limit, .. }) = source.calls {
@@ -152,19 +158,9 @@ impl Scrape {
             State::ALL.map(|state| ([("state", state.as_str())], self.states[state as usize])),
         )?;
         let meters = self.status.meters();
-        let failures = meters.failures();
-        page.counters(
-            "wechat_token_refresh_failures",
-            "Refreshes of all sources that failed, by class and by the upstream's error code",
-            failures
-                .iter()
-                .map(|(class, code, count)| ([("class", *class), ("code", &**code)], *count)),
-        )?;
-        page.counters(
-            "wechat_token_foreign_fetches",
-            "How often a token was refused that should have been good: another system fetches too",
-            [(NONE, meters.foreign())],
-        )?;
+        if !self.is_limited {
+            self.troubles(page)?;
+        }
         let calls = &self.calls;
         page.gauges(
             "wechat_token_calls_today",
@@ -185,6 +181,24 @@ impl Scrape {
             "wechat_token_store_write_duration_seconds",
             "How long writes of tokens to the disk took",
             &meters.store,
+        )
+    }
+
+    /// What goes wrong with all sources together.
+    fn troubles(&self, page: &mut Page<'_>) -> Written {
+        let meters = self.status.meters();
+        let failures = meters.failures();
+        page.counters(
+            "wechat_token_refresh_failures",
+            "Refreshes of all sources that failed, by class and by the upstream's error code",
+            failures
+                .iter()
+                .map(|(class, code, count)| ([("class", *class), ("code", &**code)], *count)),
+        )?;
+        page.counters(
+            "wechat_token_foreign_fetches",
+            "How often a token was refused that should have been good: another system fetches too",
+            [(NONE, meters.foreign())],
         )
     }
 

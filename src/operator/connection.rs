@@ -17,7 +17,7 @@ use crate::cli::{ServerArgs, server_url};
 use crate::config::{self, Method, Whereabouts};
 use crate::outbound::{Answer, Outbound, OutboundError, Payload, Request, Trust};
 use crate::store;
-use crate::token::Secret;
+use crate::token::{Secret, SourceName};
 
 /// The variables that name another server and the key for it.
 const URL: &str = "WECHAT_TOKEN_SERVER_URL";
@@ -28,6 +28,9 @@ pub(super) const AT_HAND: Duration = Duration::from_secs(10);
 
 /// How long one may take that waits for the upstream: a little longer than the server waits itself.
 pub(super) const FROM_UPSTREAM: Duration = Duration::from_secs(125);
+
+/// What is said of a source that the server does not know, or not to this key.
+pub(super) const NO_SOURCE: &str = "there is no such source, or not for this key; `wechat-token-server status` lists those there are";
 
 /// A running server, and what opens it.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub struct Connection {
 /// What a request says.
 #[derive(Debug)]
 pub struct Ask<'a> {
-    /// The path, in parts: a name of a source may hold anything.
+    /// The path, in parts, of which one may be a name that somebody has typed.
     pub path: &'a [&'a str],
     /// The query, as it is written.
     pub query: Option<&'a str>,
@@ -76,12 +79,8 @@ impl Connection {
         let variable = |name| desk.environment.get(name).map(str::trim).filter(|v| !v.is_empty());
         let key = variable(KEY).map(Secret::new);
         let url = match (&args.url, variable(URL)) {
-            (Some(url), _) => Some((url.clone(), "--url")),
-            (None, Some(text)) => {
-                let url = server_url(text)
-                    .map_err(|wrong| Failure::new(EX_USAGE, format_args!("{URL}: {wrong}")))?;
-                Some((url, URL))
-            }
+            (Some(url), _) => Some((named("--url", url.expose())?, "--url")),
+            (None, Some(text)) => Some((named(URL, text)?, URL)),
             (None, None) => None,
         };
         let mut trust =
@@ -140,6 +139,10 @@ impl Connection {
     /// # Errors
     /// There is no answer, or it is a refusal, or not of this server.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        // An address would lose a part that is no name, such as "..", and lead elsewhere.
+        if ask.path.iter().any(|part| SourceName::parse(part).is_err()) {
+            return Err(Failure::new(EX_DATAERR, NO_SOURCE));
+        }
         let mut url = self.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(ask.path);
@@ -235,9 +238,7 @@ impl Connection {
                  taken from the config's request_secret, the store's file request_secret, or {KEY}",
                 self.place
             ),
-            (404, _) => "there is no such source, or not for this key; `wechat-token-server status` lists those there \
-                         are"
-                .to_owned(),
+            (404, _) => NO_SOURCE.to_owned(),
             _ => message,
         };
         if let Some(seconds) = error["retry_after"].as_u64()
@@ -256,6 +257,11 @@ impl Connection {
 /// Whether a server is named by its address, and not by the config.
 pub(super) fn names_a_server(args: &ServerArgs, desk: &Desk<'_>) -> bool {
     args.url.is_some() || desk.environment.get(URL).is_some_and(|url| !url.trim().is_empty())
+}
+
+/// The address that an operator has named; `by` says where.
+fn named(by: &str, text: &str) -> Result<Url, Failure> {
+    server_url(text).map_err(|wrong| Failure::new(EX_USAGE, format_args!("{by}: {wrong}")))
 }
 
 /// What opens the server of the config.

@@ -28,7 +28,7 @@ pub(super) async fn doctor(args: &DoctorArgs, desk: &Desk<'_>) -> Result<u8, Fai
         let (colours, chinese, columns) = (printer.colours, printer.chinese, printer.columns);
         doctor::text(&findings, Look { colours, chinese, columns })
     };
-    print(&report);
+    print(&report)?;
     Ok(if doctor::is_well(&findings) { 0 } else { NOT_ALL_WELL })
 }
 

@@ -93,7 +93,10 @@ fn wanted<'a>(keys: &'a [String], config: &'a Config) -> Result<Vec<Wish<'a>>, F
         let (key, name) = text
             .rsplit_once('=')
             .filter(|(key, name)| !key.is_empty() && !name.is_empty())
-            .ok_or_else(|| usage(format!("{}: write KEY=SOURCE", printable(text))))?;
+            // Not in its words: it may be another address, with a password.
+            .ok_or_else(|| {
+                usage("what stands behind the address has to be written KEY=SOURCE".into())
+            })?;
         let source = config.sources.iter().find(|source| source.name.as_str() == name);
         let source = source.ok_or_else(|| {
             usage(format!("{}: there is no such source in the config", printable(name)))
@@ -334,6 +337,7 @@ async fn write(
             ));
         }
     }
+    let mut said = Ok(true);
     for Found { source, key, record } in found {
         let generation =
             before(&source.name).map_or(Generation::first(now), |own| own.generation.next());
@@ -342,20 +346,21 @@ async fn write(
             Failure::new(EX_OSERR, format_args!("{} is not on disk: {error}", source.name))
         })?;
         let left = record.lifetime();
-        print(&format!(
+        // That nobody can be told of one keeps no other from being taken over.
+        said = said.and(print(&format!(
             "{}: the token of {} is taken over, good for {}\n",
             source.name,
             printable(key),
             life(left.as_secs())
-        ));
+        )));
         if left < SHORT_LIFE {
             note(&format!("{} is renewed within minutes of the start: be quick", source.name));
         }
     }
-    print(
+    said.and(print(
         "Now stop the old server, then start this one: it serves these tokens, and fetches others when they are \
          due.\n",
-    );
+    ))?;
     Ok(())
 }
 

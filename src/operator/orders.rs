@@ -6,7 +6,7 @@ use std::io::BufRead;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::connection::{Ask, Connection, printable};
+use super::connection::{Ask, Connection, NO_SOURCE, printable};
 use super::status::{columns, padded};
 use super::{Desk, EX_DATAERR, EX_TEMPFAIL, EX_USAGE, Failure, NOT_ALL_WELL, note, print};
 use crate::cli::{QuotaArgs, QuotaCommand, ReloadArgs};
@@ -15,7 +15,7 @@ use crate::cli::{QuotaArgs, QuotaCommand, ReloadArgs};
 pub(super) async fn reload(args: &ReloadArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
     let server = Connection::find(&args.server, desk)?;
     let told = server.json(Ask::post(&["v1", "reload"], Zeroizing::default())).await?;
-    print(&changes(&told));
+    print(&changes(&told))?;
     Ok(0)
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn quota(args: &QuotaArgs, desk: &Desk<'_>) -> Result<u8, Failu
     match &args.command {
         QuotaCommand::Show { name, server } => {
             let status = Connection::find(server, desk)?.json(Ask::get(&["v1", "status"])).await?;
-            print(&table(&status, name.as_deref())?);
+            print(&table(&status, name.as_deref())?)?;
             Ok(0)
         }
         QuotaCommand::Reset { name, yes, server } => {
@@ -56,7 +56,7 @@ pub(super) async fn quota(args: &QuotaArgs, desk: &Desk<'_>) -> Result<u8, Failu
             }
             let path = ["v1", "quota", name, "reset"];
             let told = server.json(Ask::post(&path, Zeroizing::default())).await?;
-            print(&outcome(&told));
+            print(&outcome(&told))?;
             let sources = told["sources"].as_array().into_iter().flatten();
             let all_are_live = sources.into_iter().all(|source| source["live"] == true);
             Ok(if all_are_live { 0 } else { NOT_ALL_WELL })
@@ -103,8 +103,7 @@ fn resets(calls: &Value) -> String {
 }
 
 fn no_source(name: &str) -> Failure {
-    let words = "there is no such source, or not for this key; `wechat-token-server status` lists those there are";
-    Failure::new(EX_DATAERR, format_args!("{}: {words}", printable(name)))
+    Failure::new(EX_DATAERR, format_args!("{}: {NO_SOURCE}", printable(name)))
 }
 
 /// Asks whether a reset is meant, and says what it costs.

@@ -1,7 +1,8 @@
 //! The one way to standard output and standard error for all that is not a log line.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
+use super::{EX_OSERR, Failure};
 use crate::config::Environment;
 
 /// How wide a terminal is that does not say: 80 columns, as everywhere.
@@ -41,11 +42,20 @@ impl Printer {
     }
 }
 
-/// Writes to standard output, as it stands.
-pub fn print(text: &str) {
-    // Whoever closed the pipe does not want to read it.
+/// Writes to standard output, as it stands; whether somebody reads on. Whoever closed the pipe does not want to
+/// read it, which is no failure.
+///
+/// # Errors
+/// It cannot be written, so that the command's result is lost: a full disk.
+pub fn print(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
+            Err(Failure::new(EX_OSERR, format_args!("standard output cannot be written: {error}")))
+        }
+    }
 }
 
 /// Writes a line to standard error: what is not the command's result.

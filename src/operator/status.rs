@@ -19,22 +19,18 @@ const INDENT: &str = "    ";
 pub(super) async fn status(args: &StatusArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
     let server = Connection::find(&args.server, desk)?;
     loop {
-        let shown = match look(&server, args, desk).await {
+        match look(&server, args, desk).await {
             Ok((text, code)) => {
                 // Cleared only when the new one is there: a screen that flickers cannot be read.
                 let clear = args.watch && desk.printer.is_terminal && !args.json;
-                print(&[if clear { "\x1b[H\x1b[2J" } else { "" }, &text].concat());
-                Ok(code)
+                let is_read = print(&[if clear { "\x1b[H\x1b[2J" } else { "" }, &text].concat())?;
+                if !args.watch || !is_read {
+                    return Ok(code);
+                }
             }
             // Who watches wants to see it come back.
-            Err(failure) if args.watch => {
-                note(&failure.message);
-                Err(failure)
-            }
-            Err(failure) => Err(failure),
-        };
-        if !args.watch {
-            return shown;
+            Err(failure) if args.watch => note(&failure.message),
+            Err(failure) => return Err(failure),
         }
         tokio::time::sleep(WATCH_EVERY).await;
     }

@@ -47,7 +47,7 @@ pub(super) async fn refresh(args: &RefreshArgs, desk: &Desk<'_>) -> Result<u8, F
         args.name,
         number("generation"),
         number("expires_in")
-    ));
+    ))?;
     Ok(0)
 }
 
@@ -57,7 +57,7 @@ fn print_value(value: Option<&str>) -> Result<u8, Failure> {
     let value = value.filter(is_token).ok_or_else(|| {
         Failure::new(EX_PROTOCOL, "the answer holds no token: is that a server of this version?")
     })?;
-    print(&Zeroizing::new(format!("{value}\n")));
+    print(&Zeroizing::new(format!("{value}\n")))?;
     Ok(0)
 }
 

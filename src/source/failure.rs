@@ -272,8 +272,9 @@ impl Refusal {
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FetchError::DependencyAbsent(name) => {
-                write!(f, "it needs {name}, which has no live token now")
+            // Without its name: who may see this source may not see each that it depends on.
+            FetchError::DependencyAbsent(_) => {
+                f.write_str("the source that it depends on has no live token now")
             }
             FetchError::BudgetSpent { .. } => {
                 f.write_str("the account's calls of this day are used up")

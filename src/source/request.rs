@@ -297,9 +297,12 @@ mod tests {
 
     #[test]
     fn a_request_is_not_made_without_a_dependencys_token() {
-        let text = r#"(token_sources: {"a": (url: "https://h"), "t": (url: "https://h/{{a}}")})"#;
+        let text =
+            r#"(token_sources: {"other": (url: "https://h"), "t": (url: "https://h/{{other}}")})"#;
         let config = config::parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
         let error = fill(&config.sources[1], &FetchRequest::default()).err().unwrap();
-        assert_eq!(error, FetchError::DependencyAbsent(SourceName::parse("a").unwrap()));
+        assert_eq!(error, FetchError::DependencyAbsent(SourceName::parse("other").unwrap()));
+        // A client that may see "t" alone is told this.
+        assert!(!error.to_string().contains("other"), "{error}");
     }
 }

@@ -140,7 +140,11 @@ async fn get_prints_the_token_and_nothing_else() {
     world.edit("http: (bind", "http: (max_connections: 0, bind");
     assert_eq!(world.told(&["get", "access_token"]).await.out, told.out);
 
-    world.told(&["get", "nope"]).await.is(65, &["no such source"]);
+    for name in ["nope", "", ".", "..", "a/b", "公众号?#%2f", &"x".repeat(100_000)] {
+        let told = world.told(&["get", name]).await;
+        told.is(65, &["no such source"]);
+        assert_eq!(told.out, "", "{name}");
+    }
     world.told(&["get"]).await.is(2, &["NAME"]);
     world.edit("127.0.0.1:", "0.0.0.0:");
     assert_eq!(world.told(&["get", "access_token"]).await.out, told.out, "on loopback");
@@ -223,8 +227,11 @@ async fn another_server_is_asked_with_a_key_of_its_own() {
     // The config's own key is sent to no address but the config's.
     let told = world.told(&["get", "ticket", "--url", &url]).await;
     told.is(64, &["--url names a server", "WECHAT_TOKEN_SERVER_KEY"]);
-    let told = world.told(&["get", "ticket", "--url", "http://user:hunter2@h"]).await;
-    told.is(2, &["holds more than an address"]);
+    for more in ["http://user:hunter2@h", "http://h/?secret=hunter2", "http://h/#hunter2"] {
+        let told = world.told_with(&["get", "ticket", "--url", more], &[key], None).await;
+        told.is(64, &["--url: it holds more than an address"]);
+        assert!(!told.words().contains("hunter2"), "{told:?}");
+    }
     let no_url = ("WECHAT_TOKEN_SERVER_URL", "ftp://h");
     let told = world.told_with(&["get", "t"], &[key, no_url], None).await;
     told.is(64, &["WECHAT_TOKEN_SERVER_URL: write http://host:port"]);
@@ -400,6 +407,33 @@ async fn status_shows_each_source_and_its_exit_code_says_whether_all_are_live() 
     watching.kill().await.unwrap();
     world.told(&["status"]).await.is(69, &["Is it running?"]);
     world.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_printed_is_a_failure_and_what_nobody_reads_ends() {
+    let world = World::new().await;
+    served(world.server.http, "ticket", None).await;
+    let config = world.config();
+    let full = || std::fs::File::create("/dev/full").unwrap();
+    for args in [&["get", "ticket"][..], &["status"], &["status", "--watch"], &["check"], &["man"]]
+    {
+        let mut command = binary();
+        command.arg("--config").arg(&config).args(args).stdout(full());
+        let ended = soon("the end of a command", command.output()).await.unwrap();
+        let words = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(71), "{args:?}: {words}");
+        assert!(words.contains("standard output cannot be written"), "{args:?}: {words}");
+    }
+    // As `status --watch | head -1` does.
+    let mut command = binary();
+    command.arg("--config").arg(&config).args(["status", "--watch"]);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(soon("the first line", lines.next_line()).await.unwrap().is_some());
+    drop(lines);
+    let ended = soon("the end of a command that nobody reads", child.wait()).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

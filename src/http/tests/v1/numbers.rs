@@ -39,6 +39,10 @@ async fn metrics_can_be_read_by_prometheus() {
     // A limited client is shown its own.
     let own = server.with("/metrics", SHOP, "").await.body;
     assert!(own.contains(r#"source="ticket""#) && !own.contains(r#"source="access_token""#));
+    // What goes wrong with all of them together tells of the others as well.
+    for family in ["wechat_token_refresh_failures_total", "wechat_token_foreign_fetches_total"] {
+        assert!(answer.body.contains(family) && !own.contains(family), "{family}");
+    }
 }
 
 /// The body of an answer that is sent in chunks: RFC 9112, section 7.1.
