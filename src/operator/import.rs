@@ -419,8 +419,8 @@ mod tests {
         }
         for (sources, keys, words) in [
             (&two, &[][..], "with one of a, b"),
-            (&two, &["x"], "write KEY=SOURCE"),
-            (&two, &["=a"], "write KEY=SOURCE"),
+            (&two, &["x"], "written KEY=SOURCE"),
+            (&two, &["=a"], "written KEY=SOURCE"),
             (&two, &["x=c"], "no such source"),
             (&two, &["x=a", "y=a"], "named twice"),
         ] {

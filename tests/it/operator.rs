@@ -419,7 +419,9 @@ async fn what_cannot_be_printed_is_a_failure_and_what_nobody_reads_ends() {
     {
         let mut command = binary();
         command.arg("--config").arg(&config).args(args).stdout(full());
-        let ended = soon("the end of a command", command.output()).await.unwrap();
+        // `output` would put a pipe in its place.
+        let child = command.spawn().unwrap();
+        let ended = soon("the end of a command", child.wait_with_output()).await.unwrap();
         let words = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(71), "{args:?}: {words}");
         assert!(words.contains("standard output cannot be written"), "{args:?}: {words}");
