@@ -295,7 +295,8 @@ async fn keep(
             Refused::Locked(_) => Failure::new(
                 EX_TEMPFAIL,
                 format_args!(
-                    "the server is running: it has the store {}. Tokens are taken over before it starts: stop it first",
+                    "the server is running, or another import is: it has the store {}. Tokens are taken over before \
+                     the server starts: stop it first",
                     dir.display()
                 ),
             ),
