@@ -421,9 +421,12 @@ pub fn whereabouts(path: &Path, environment: &Environment) -> Result<Whereabouts
 
 /// The text of a config file.
 fn text_of(path: &Path) -> Result<Zeroizing<String>, ConfigErrors> {
-    std::fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|error| ConfigErrors::one(path, Mistake::file(format!("cannot be read: {error}"))))
+    std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+        ConfigErrors::one(
+            path,
+            Mistake::file(format!("cannot be read: {error}; --config names another file")),
+        )
+    })
 }
 
 /// As [`load`], for a text that is at hand. Relative paths in it are relative to `path`'s directory.

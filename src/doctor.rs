@@ -402,9 +402,9 @@ pub fn mistakes(errors: &ConfigErrors, server_runs: bool) -> Vec<Finding> {
         let what = words(&**message, format!("有误：{message}"));
         match server_runs {
             true => Finding::warning(Topic::Config, "config_mistake", &**path, what).remedy(words(
-                "if only the server has this variable, run doctor with the same ones; else correct it before the \
-                 next restart",
-                "若该变量只有服务器才有，请用相同的环境变量运行 doctor；否则请在下次重启前改正",
+                "if it is about a variable that only the server has, run doctor with the same ones; else correct it \
+                 before the next restart",
+                "若与只有服务器才有的变量有关，请用相同的环境变量运行 doctor；否则请在下次重启前改正",
             )),
             false => Finding::problem(Topic::Config, "config_mistake", &**path, what).remedy(words(
                 "correct it, or give this command the variables that the server is given; then run doctor again",
@@ -442,11 +442,12 @@ mod tests {
     fn advice_of_the_config_is_told_in_both_languages_with_what_to_do() {
         let text = r#"(
             http: (bind: "0.0.0.0:0"), request_secret: "short",
+            webhooks: {"w": (url: "http://h/w")},
             token_sources: {"t": (url: "https://h/t")},
         )"#;
         let config =
             crate::config::parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
-        assert_eq!(config.advice.len(), 2);
+        assert_eq!(config.advice.len(), 4);
         for advised in &config.advice {
             let finding = advice(advised);
             let remedy = finding.remedy.unwrap();

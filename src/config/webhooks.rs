@@ -152,7 +152,8 @@ impl Lowering<'_> {
         };
         if url.scheme() == "http" && !is_here {
             let what = "is in the clear, so that others on the way read it and what is sent";
-            self.advise(path, format!("{what}; write https://"));
+            let zh = "以明文传输，途中的其他人可以读到地址与消息；请改用 https://";
+            self.advise(path, (format!("{what}; write https://"), zh.into()));
         }
         Some(url)
     }
@@ -170,11 +171,12 @@ impl Lowering<'_> {
             WebhookKind::WeCom if is_set => {
                 self.mistake(path, "is of no use: WeCom's robots have none; remove it");
             }
-            WebhookKind::Json if !is_set => self.advise(
-                path,
-                "is missing, so that the receiver cannot tell who sends; make one with \
-                 `echo whsec_$(openssl rand -base64 32)`",
-            ),
+            WebhookKind::Json if !is_set => {
+                let command = "`echo whsec_$(openssl rand -base64 32)`";
+                let what = "is missing, so that the receiver cannot tell who sends";
+                let zh = format!("未设置，接收方无法确认消息来自谁；请用 {command} 生成一个");
+                self.advise(path, (format!("{what}; make one with {command}"), zh));
+            }
             _ => {}
         }
         let text = text?;

@@ -13,9 +13,10 @@ use crate::clock::{Now, SharedClock};
 use crate::config::TokenSource;
 use crate::outbound::{Obstacle, Outbound, Unreached};
 
-/// How many hosts are looked at, and how many at once.
+/// How many hosts are looked at, and how many at once: a look is a connection and no call, and where none of them
+/// answers, it is to end well within the time that a command waits for it (90 s).
 const MOST: usize = 64;
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 
 /// How long a name and a look may take each. reqwest gives up a connection after five seconds.
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -202,7 +202,14 @@ impl Connection {
             OutboundError::TooLarge => {
                 Failure::new(EX_PROTOCOL, format_args!("{place} answers more than is read"))
             }
-            OutboundError::CannotSend(words) => Failure::new(EX_USAGE, words),
+            // It has nothing else that could be wrong.
+            OutboundError::CannotSend(_) => Failure::new(
+                EX_USAGE,
+                format_args!(
+                    "the key holds what no request can, such as a line end; correct it in {KEY}, or where the config \
+                     has it"
+                ),
+            ),
         }
     }
 
@@ -228,7 +235,7 @@ impl Connection {
         let message = printable(message);
         let exit = match (answer.status, code) {
             (401 | 403, _) => EX_NOPERM,
-            (400 | 404, _) | (_, "not_resettable" | "not_reloadable") => EX_DATAERR,
+            (400 | 404 | 413, _) | (_, "not_resettable" | "not_reloadable") => EX_DATAERR,
             (_, "config_mistakes") => EX_CONFIG,
             _ => EX_TEMPFAIL,
         };
@@ -239,6 +246,9 @@ impl Connection {
                 self.place
             ),
             (404, _) => NO_SOURCE.to_owned(),
+            (_, "no_token") => {
+                "the source has no live token now; `wechat-token-server status` says why".to_owned()
+            }
             _ => message,
         };
         if let Some(seconds) = error["retry_after"].as_u64()

@@ -295,7 +295,8 @@ async fn keep(
             Refused::Locked(_) => Failure::new(
                 EX_TEMPFAIL,
                 format_args!(
-                    "the server is running: it has the store {}. Tokens are taken over before it starts: stop it first",
+                    "the server is running, or another import is: it has the store {}. Tokens are taken over before \
+                     the server starts: stop it first",
                     dir.display()
                 ),
             ),
@@ -419,8 +420,8 @@ mod tests {
         }
         for (sources, keys, words) in [
             (&two, &[][..], "with one of a, b"),
-            (&two, &["x"], "write KEY=SOURCE"),
-            (&two, &["=a"], "write KEY=SOURCE"),
+            (&two, &["x"], "written KEY=SOURCE"),
+            (&two, &["=a"], "written KEY=SOURCE"),
             (&two, &["x=c"], "no such source"),
             (&two, &["x=a", "y=a"], "named twice"),
         ] {

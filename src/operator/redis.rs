@@ -192,18 +192,26 @@ impl Client {
         }
         let stream = self.stream.get_mut();
         let sent = stream.write_all(&request).and_then(|()| stream.flush());
-        sent.and_then(|()| read(&mut self.stream, 0)).map_err(|error| {
-            let code = match error.kind() {
-                io::ErrorKind::InvalidData
-                    if error.get_ref().is_some_and(|e| e.is::<NotRedis>()) =>
-                {
-                    EX_PROTOCOL
-                }
-                _ => EX_UNAVAILABLE,
-            };
-            Failure::new(code, format_args!("the connection to {} broke: {error}", self.place))
-        })
+        sent.and_then(|()| read(&mut self.stream, 0)).map_err(|error| broken(&self.place, &error))
     }
+}
+
+/// Why there is no reply from `place`.
+fn broken(place: &str, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        // What a read or a write says whose time is up.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            return Failure::new(
+                EX_UNAVAILABLE,
+                format_args!("{place} does not answer in time; is it a Redis?"),
+            );
+        }
+        io::ErrorKind::InvalidData if error.get_ref().is_some_and(|e| e.is::<NotRedis>()) => {
+            EX_PROTOCOL
+        }
+        _ => EX_UNAVAILABLE,
+    };
+    Failure::new(code, format_args!("the connection to {place} broke: {error}"))
 }
 
 /// What answers does not speak the Redis protocol.
@@ -299,6 +307,16 @@ mod tests {
             assert!(!place(wrong).unwrap_err().contains("hunter2"), "{wrong}");
         }
         assert!(!format!("{whole:?}").contains("pa/ss"));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_told_from_who_hangs_up() {
+        // As the socket says it: "Resource temporarily unavailable" tells nobody anything.
+        let silent = broken("h:1", &io::ErrorKind::WouldBlock.into());
+        assert_eq!(silent.message, "h:1 does not answer in time; is it a Redis?");
+        let hung_up = broken("h:1", &io::ErrorKind::UnexpectedEof.into());
+        assert!(hung_up.message.starts_with("the connection to h:1 broke: "));
+        assert_eq!([silent.code, hung_up.code], [EX_UNAVAILABLE; 2]);
     }
 
     #[test]

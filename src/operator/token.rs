@@ -24,6 +24,10 @@ pub(super) async fn get(args: &GetArgs, desk: &Desk<'_>) -> Result<u8, Failure> 
 pub(super) async fn refresh(args: &RefreshArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
     let stale = match args.stale.as_deref() {
         Some("-") => Some(read_stale()?),
+        // A shell's variable that is not set.
+        Some(text) if text.trim().is_empty() => {
+            return Err(Failure::new(EX_DATAERR, "--stale holds no token"));
+        }
         Some(text) => Some(Zeroizing::new(text.to_owned())),
         None => None,
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct,
@@ -71,7 +71,10 @@ impl Trust {
         let wrong = |error: &dyn std::fmt::Display| {
             setup_error(IDENTITY, format!("{}: {error}", path.display()))
         };
-        let key = PrivateKeyDer::from_pem_file(path).map_err(|error| wrong(&error))?;
+        let key = PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
+            pem::Error::NoItemsFound => wrong(&"holds no private key in PEM"),
+            error => wrong(&error),
+        })?;
         builder.with_client_auth_cert(chain, key).map_err(|error| wrong(&error))
     }
 

@@ -164,7 +164,7 @@ async fn get_tells_a_token_that_is_not_there_from_a_server_that_is_not() {
     world.server.signal("-HUP").await;
     world.server.logged("config reloaded", 1).await;
     let told = world.told(&["get", "later"]).await;
-    told.is(75, &["no live token", "try again in"]);
+    told.is(75, &["no live token", "`wechat-token-server status` says why", "try again in"]);
     assert_eq!(told.out, "");
 
     world.server.signal("-KILL").await;
@@ -194,6 +194,10 @@ async fn refresh_fetches_another_token_unless_there_is_one() {
     assert_eq!((told.code, told.out), (0, format!("{third}\n")));
     let told = world.told_with(&args, &[], Some(" \n")).await;
     told.is(65, &["standard input holds no token"]);
+    let told = world.told(&["refresh", "access_token", "--stale", ""]).await;
+    told.is(65, &["--stale holds no token"]);
+    let told = world.told(&["refresh", "access_token", "--stale", &"x".repeat(20_000)]).await;
+    told.is(65, &["larger than 16 KiB"]);
 
     world.wechat.inject("kind=errcode&code=40164&times=1".parse().unwrap());
     let told = world.told(&["refresh", "access_token", "--force"]).await;
@@ -224,6 +228,9 @@ async fn another_server_is_asked_with_a_key_of_its_own() {
     let told = world.told_with(&["get", "ticket"], &[wrong], None).await;
     told.is(77, &["refuses the key", "request_secret", "WECHAT_TOKEN_SERVER_KEY"]);
     assert!(!told.err.contains("not-the-key"));
+    let broken = ("WECHAT_TOKEN_SERVER_KEY", "not\nthe-key");
+    let told = world.told_with(&["get", "ticket"], &[broken], None).await;
+    told.is(64, &["the key holds what no request can", "WECHAT_TOKEN_SERVER_KEY"]);
     // The config's own key is sent to no address but the config's.
     let told = world.told(&["get", "ticket", "--url", &url]).await;
     told.is(64, &["--url names a server", "WECHAT_TOKEN_SERVER_KEY"]);
@@ -419,7 +426,9 @@ async fn what_cannot_be_printed_is_a_failure_and_what_nobody_reads_ends() {
     {
         let mut command = binary();
         command.arg("--config").arg(&config).args(args).stdout(full());
-        let ended = soon("the end of a command", command.output()).await.unwrap();
+        // `output` would put a pipe in its place.
+        let child = command.spawn().unwrap();
+        let ended = soon("the end of a command", child.wait_with_output()).await.unwrap();
         let words = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(71), "{args:?}: {words}");
         assert!(words.contains("standard output cannot be written"), "{args:?}: {words}");
