@@ -104,7 +104,7 @@ begin() {
         say "The key for clients: sudo cat $STATE/request_secret"
     elif systemctl --quiet is-active $NAME.service; then
         say "This version does not accept $ETC/config.ron, so the one before it goes on running. What to change:"
-        say "  CREDENTIALS_DIRECTORY=$ETC/credentials $NAME -c $ETC/config.ron check"
+        say "  sudo $BIN/$NAME -c $ETC/config.ron check"
         say "Then run: systemctl restart $NAME"
     else
         say "Write the account's appid and secret into the files of these names in $ETC/credentials,"

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -23,13 +23,29 @@ use crate::token::Secret;
 #[derive(Debug, Parser)]
 #[command(name = "wechat-token-server", version, about, long_about, disable_help_subcommand = true)]
 pub struct Cli {
-    /// The config file.
-    #[arg(long, short, value_name = "FILE", default_value = config::DEFAULT_PATH, global = true)]
-    pub config: PathBuf,
+    /// The config file [default: config.ron; where there is none, commands other than serve take
+    /// /etc/wechat-token-server/config.ron]
+    #[arg(long, short, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
 
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+impl Cli {
+    /// The config file: the named one, or the one in the working directory, or, for a command about a server,
+    /// the one that a package has installed. What serves does not look there: run by hand it would be the
+    /// second one, or leave files of the wrong owner in the store.
+    pub fn config(&self) -> &Path {
+        let [here, installed] = [config::DEFAULT_PATH, config::INSTALLED_PATH].map(Path::new);
+        match (&self.config, &self.command) {
+            (Some(named), _) => named,
+            (None, None | Some(Command::Serve)) => here,
+            (None, Some(_)) if !here.exists() && installed.exists() => installed,
+            (None, Some(_)) => here,
+        }
+    }
 }
 
 /// The sub-commands.

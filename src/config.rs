@@ -50,6 +50,9 @@ pub use vendors::Vendor;
 /// Where the config is read from when `--config` does not say.
 pub const DEFAULT_PATH: &str = "config.ron";
 
+/// Where the packages put it: commands about a server find it there, wherever they are run.
+pub const INSTALLED_PATH: &str = "/etc/wechat-token-server/config.ron";
+
 /// Descriptors for all that is not a client's connection: listeners, the store, the log, requests to
 /// the upstream (of which 256 may be under way).
 pub const OWN_DESCRIPTORS: usize = 384;

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     if let Some(Command::Operator(command)) = &cli.command {
-        let (file, clock) = (cli.config.as_path(), SystemClock::shared());
+        let (file, clock) = (cli.config(), SystemClock::shared());
         let printer = Printer::of(&environment);
         let desk = Desk { file, environment: &environment, clock, printer };
         if let OperatorCommand::Import(_) = command {
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
             }
         });
     }
-    let config = match config::load(&cli.config, &environment) {
+    let config = match config::load(cli.config(), &environment) {
         Ok(config) => config,
         Err(errors) => {
             let hint = "No WeChat account at hand? `wechat-token-server sandbox` runs everything without one.";
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Err(message) => return fail(EX_CONFIG, message),
     };
     match logging::start(&config.log, directives) {
-        Ok(()) => with_runtime(serve(sockets, config, &cli.config, &environment)),
+        Ok(()) => with_runtime(serve(sockets, config, cli.config(), &environment)),
         Err(message) => fail(EX_CONFIG, message),
     }
 }

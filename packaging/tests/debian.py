@@ -3,109 +3,27 @@
 the purge: what is started and as whom, restarts and an upgrade under load that refuse nobody, a config
 that the new version does not accept, a server that hangs, what is left behind.
 
-The Debian is a tree of debootstrap's (cached in target/packaging/bookworm) in a container of
-systemd-nspawn's, with loopback for a network; what is changed in it is forgotten."""
+What is changed in the container (machine.py) is forgotten."""
 
-import os
 import pathlib
 import re
 import resource
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 
-from stage import (APPID, NAME, PATIENCE, ROOT, SECRET, Load, expect, expect_in, has_a_network_of_its_own,
-                   in_a_network_of_its_own, only, run, stand_in, token_over_http, token_over_resp, until)
+from machine import ETC, SERVICE, SOCKETS, STATE, Machine, fill_in, plant
+from stage import (NAME, PATIENCE, ROOT, Load, expect, expect_in, has_a_network_of_its_own, in_a_network_of_its_own,
+                   only, run, stand_in, token_over_http, token_over_resp, until)
 
-TREE = ROOT / "target/packaging/bookworm"
 NEXT = ROOT / "target/packaging/next"
-ETC, STATE = pathlib.Path(f"/etc/{NAME}"), pathlib.Path(f"/var/lib/{NAME}")
-SERVICE, SOCKETS = f"{NAME}.service", [f"{NAME}-http.socket", f"{NAME}-resp.socket"]
 
 
 def prepare():
     """What needs the network: the tree of Debian, and the same package under the next revision."""
-    if not (TREE / "complete").exists():
-        shutil.rmtree(TREE, ignore_errors=True)
-        run("debootstrap", "--variant=minbase", "--include=systemd,systemd-sysv,dbus", "bookworm", TREE,
-            "http://deb.debian.org/debian", stdout=sys.stderr)
-        (TREE / "complete").touch()
+    plant()
     shutil.rmtree(NEXT, ignore_errors=True)
     run(ROOT / "packaging/build", "--out", NEXT, "--only", "deb", "--deb-revision", "2", stderr=subprocess.STDOUT)
-
-
-class Machine:
-    """A container that has booted, in the network of this program."""
-
-    def __init__(self, packages):
-        self.nspawn = subprocess.Popen(
-            ["systemd-nspawn", "--quiet", "--directory", TREE, "--volatile=overlay", f"--network-namespace-path=/proc/{os.getpid()}/ns/net",
-             "--register=no", "--keep-unit", "--boot", "--console=pipe", f"--bind-ro={packages}:/packages",
-             f"--machine=packages-{os.getpid()}"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        self.leader = None
-        try:
-            until("the container to boot", self._has_booted)
-        except BaseException:
-            self.nspawn.kill()
-            raise
-
-    def _has_booted(self):
-        # Its first child is not yet the one that becomes the container's init.
-        children = pathlib.Path(f"/proc/{self.nspawn.pid}/task/{self.nspawn.pid}/children").read_text().split()
-        self.leader = children[-1] if children else None
-        return self.leader and self.try_("systemctl", "is-system-running").stdout.strip() in ("running", "degraded")
-
-    def try_(self, *command):
-        words = ["nsenter", "--target", self.leader, "--all", "--", *map(str, command)]
-        environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
-                       "DEBIAN_FRONTEND": "noninteractive"}
-        return subprocess.run(words, env=environment, cwd="/", text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
-
-    def run(self, *command):
-        done = self.try_(*command)
-        if done.returncode:
-            raise AssertionError(f"{command}: exit code {done.returncode}\n{done.stdout}")
-        return done.stdout
-
-    def sh(self, script):
-        return self.run("sh", "-euc", script)
-
-    def show(self, unit, name):
-        return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
-
-    def pid(self):
-        return self.show(SERVICE, "MainPID")
-
-    def active(self, *units):
-        return [self.show(unit, "ActiveState") for unit in units or (SERVICE, *SOCKETS)]
-
-    def log(self):
-        return self.run("journalctl", "--unit", SERVICE, "--output", "cat", "--no-pager")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if error:
-            print(self.try_("journalctl", "--no-pager", "--lines", "60").stdout, file=sys.stderr)
-        os.kill(int(self.leader), signal.SIGRTMIN + 4)  # power off
-        try:
-            self.nspawn.wait(PATIENCE)
-        finally:
-            self.nspawn.kill()
-
-
-def fill_in(machine):
-    """What the operator does after the install; and WeChat is the stand-in."""
-    machine.sh(f"""
-        printf '%s\\n' {APPID} >{ETC}/credentials/appid
-        printf '%s\\n' {SECRET} >{ETC}/credentials/secret
-        sed -i 's|https://api.weixin.qq.com|http://127.0.0.1:12124|' {ETC}/config.ron
-    """)
 
 
 def serves(machine):
@@ -118,6 +36,14 @@ def units_are_clean(machine):
     expect("the units are clean", machine.run("systemd-analyze", "verify", "--man=no", *paths), "")
 
 
+def is_documented(machine, share, zsh):
+    """What the program writes about itself is where the manual reader and the shells look."""
+    page = machine.sh(f"gzip -dc {share}/man/man1/{NAME}.1.gz")
+    expect_in("the manual page is there, with every command", '.SH "DOCTOR"', page)
+    for place in [f"bash-completion/completions/{NAME}", f"{zsh}/_{NAME}", f"fish/vendor_completions.d/{NAME}.fish"]:
+        expect_in(f"completions are in {place}", "doctor", machine.run("cat", f"{share}/{place}"))
+
+
 def first_install(machine, deb):
     told = machine.run("dpkg", "--install", deb)
     expect_in("the first install says what to fill in", f"{ETC}/credentials", told)
@@ -125,8 +51,9 @@ def first_install(machine, deb):
     expect("secrets are root's, the config is the service's to read", machine.run(
         "stat", "--format", "%a %U:%G %n", f"{ETC}/credentials", f"{ETC}/credentials/secret", f"{ETC}/config.ron"),
         f"700 root:root {ETC}/credentials\n600 root:root {ETC}/credentials/secret\n640 root:{NAME} {ETC}/config.ron\n")
-    check = machine.try_("env", f"CREDENTIALS_DIRECTORY={ETC}/credentials", NAME, "-c", f"{ETC}/config.ron", "check")
+    check = machine.try_(NAME, "check")
     expect_in("check says which file is empty", f"{ETC}/credentials/appid is empty", check.stdout)
+    is_documented(machine, "/usr/share", "zsh/vendor-completions")
     units_are_clean(machine)
     fill_in(machine)
     machine.run("systemctl", "start", NAME)
@@ -276,6 +203,7 @@ def the_archive(machine, archive):
     expect_in("once more, and it runs", f"{NAME} runs", machine.run("/tmp/a/install.sh"))
     expect("with its sockets", machine.active(), ["active"] * 3)
     units_are_clean(machine)
+    is_documented(machine, "/usr/local/share", "zsh/site-functions")
     secret, token = serves(machine)
     under_load(machine, secret, token, "another install.sh", lambda: machine.run("/tmp/a/install.sh"))
     machine.sh(f"cp /tmp/a/{NAME} /tmp/kept; echo >>/tmp/a/{NAME}")

@@ -44,8 +44,10 @@ impl Environment {
 }
 
 /// Replaces each `${env:NAME}`, `${file:PATH}` and `${credential:NAME}` (what systemd's `LoadCredential=`
-/// gives a service) in `text`; `$${` stands for a plain `${`, and any other `$` for itself. Paths are relative to `dir`; the line end that editors put at the end of a
-/// file is left out.
+/// gives a service; for a command in a shell, which is given nothing, the file of that name in
+/// `credentials` below `dir`, where the packages keep them) in `text`; `$${` stands for a plain `${`, and
+/// any other `$` for itself. Paths are relative to `dir`; the line end that editors put at the end of a file
+/// is left out.
 ///
 /// What is wrong goes to `mistakes`, in words that show neither a variable's value nor a file's
 /// content; the rest is still replaced.
@@ -65,7 +67,7 @@ pub(super) fn expand(
             }
             Piece::Variable(name) => variable(name, environment),
             Piece::File(path) => content(&dir.join(path)),
-            Piece::Credential(name) => credential(name, environment),
+            Piece::Credential(name) => credential(name, environment, dir),
             Piece::Unclosed(kind) => Err(format!("`{kind}` has no closing `}}`")),
         };
         match value {
@@ -121,6 +123,9 @@ const CREDENTIAL: &str = "${credential:";
 /// Where systemd says in which directory a service's credentials are (systemd.exec(5)).
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
+/// Where they are for whoever was not started by systemd, beside the config.
+const CREDENTIALS: &str = "credentials";
+
 /// Takes a text apart.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
@@ -161,14 +166,20 @@ fn variable(name: &str, environment: &Environment) -> Result<Zeroizing<String>, 
     }
 }
 
-fn credential(name: &str, environment: &Environment) -> Result<Zeroizing<String>, String> {
+fn credential(
+    name: &str,
+    environment: &Environment,
+    dir: &Path,
+) -> Result<Zeroizing<String>, String> {
     if name.is_empty() || name.contains('/') {
         return Err(format!(
             "{name:?} is no name of a credential; write the one that LoadCredential= gives it"
         ));
     }
+    let beside = dir.join(CREDENTIALS);
     match environment.get(CREDENTIALS_DIRECTORY) {
         Some(dir) => content(&Path::new(dir).join(name)),
+        None if beside.is_dir() => content(&beside.join(name)),
         None => Err(format!(
             "the credential {name} is not there, since {CREDENTIALS_DIRECTORY} is not set; start the service with \
              LoadCredential={name}:PATH (systemd), or write ${{file:PATH}}"
@@ -247,6 +258,25 @@ mod tests {
         expand("${credential:k}", &Environment::default(), Path::new("."), &mut mistakes);
         let [mistake] = &mistakes[..] else { panic!("{mistakes:?}") };
         assert!(mistake.contains("LoadCredential=k:PATH"), "{mistake}");
+    }
+
+    #[test]
+    fn a_command_reads_the_credentials_beside_the_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let [beside, given] = ["credentials", "given"].map(|name| dir.path().join(name));
+        for (place, value) in [(&beside, "beside"), (&given, "given")] {
+            std::fs::create_dir(place).unwrap();
+            std::fs::write(place.join("k"), value).unwrap();
+        }
+        let mut mistakes = Vec::new();
+        let service = Environment::of([(CREDENTIALS_DIRECTORY, given.to_str().unwrap())]);
+        for (environment, value) in [(Environment::default(), "beside"), (service, "given")] {
+            let expanded = expand("${credential:k}", &environment, dir.path(), &mut mistakes);
+            assert_eq!(expanded.text.as_str(), value);
+        }
+        assert_eq!(mistakes, [] as [&str; 0]);
+        expand("${credential:none}", &Environment::default(), dir.path(), &mut mistakes);
+        assert!(mistakes[0].contains("credentials/none cannot be read"), "{mistakes:?}");
     }
 
     #[test]
