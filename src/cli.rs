@@ -293,7 +293,7 @@ pub enum QuotaCommand {
 /// Flags of `import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The old Redis: redis://[user:password@]host[:port][/database], or rediss:// for TLS. Everybody on
+    /// The old Redis: redis://user:password@host:port/database, all but the host optional; rediss:// for TLS. Everybody on
     /// this machine can see a password here in `ps`; leave it out and put it into the variable
     /// REDISCLI_AUTH, as for redis-cli
     #[arg(value_name = "URL", value_parser = unseen)]

@@ -100,7 +100,7 @@ pub(super) fn tell<T>(listeners: &broadcast::Sender<T>, what: T) {
     let _ = listeners.send(what);
 }
 
-/// Tells what happens. See [`Reader::news`].
+/// Tells what happens. See [`Reader::news`](super::Reader::news).
 #[derive(Debug)]
 pub struct Listener(pub(super) broadcast::Receiver<News>);
 
@@ -116,7 +116,7 @@ impl Listener {
     }
 }
 
-/// Tells what happens. See [`Reader::happenings`].
+/// Tells what happens. See [`Reader::happenings`](super::Reader::happenings).
 #[derive(Debug)]
 pub struct Onlooker(pub(super) broadcast::Receiver<Happening>);
 
