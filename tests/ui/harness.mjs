@@ -143,8 +143,9 @@ export async function browse(families = ['Inter', 'Noto Sans CJK SC']) {
   return chromium.launch({
     env: { ...process.env, FONTCONFIG_FILE: fonts },
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    // Root has no user namespaces to confine it with, and it sees nothing but this server.
-    args: ['--no-sandbox', '--force-color-profile=srgb', '--font-render-hinting=none', '--disable-lcd-text'],
+    // Root has no user namespaces to confine it with, and it sees nothing but this server; a container's /dev/shm
+    // is too small for it.
+    args: ['--no-sandbox', '--disable-dev-shm-usage', '--force-color-profile=srgb', '--font-render-hinting=none', '--disable-lcd-text'],
   });
 }
 
