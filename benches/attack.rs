@@ -454,7 +454,6 @@ fn add(counter: &AtomicU64) {
 fn attack(what: &str, target: Target, count: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tally = Arc::new(Tally::default());
-    let began = Instant::now();
     runtime.block_on(async {
         let mut wanted = 0;
         if what == "slow" {
@@ -486,6 +485,8 @@ fn attack(what: &str, target: Target, count: usize) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         tokio::time::sleep(SETTLE).await;
+        let refused_before = tally.refused.load(Ordering::Relaxed);
+        let began = Instant::now();
         println!("ready");
         // On a thread: it waits for the other process.
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
@@ -496,9 +497,10 @@ fn attack(what: &str, target: Target, count: usize) {
         let [connected, cut, refused, answered] =
             [connected, cut, refused, answered].map(|count| count.load(Ordering::Relaxed));
         if what == "slow" {
-            let a_second = refused / began.elapsed().as_secs().max(1);
+            let refused = refused - refused_before;
+            let a_second = refused as f64 / began.elapsed().as_secs_f64();
             println!(
-                "{connected} connections, {cut} of them cut, {refused} wrong keys refused ({a_second} a second)"
+                "{connected} connections, {cut} of them cut, {a_second:.0} wrong keys a second refused"
             );
         } else {
             println!("{answered} requests answered");
@@ -612,12 +614,23 @@ async fn guess(
     let mut answer = [0; 1_024];
     for number in 0_u64.. {
         turns.tick().await;
-        let sent = stream.write_all(request(number, as_header).as_bytes()).await;
-        match stream.read(&mut answer).await {
-            Ok(read) if read > 0 && sent.is_ok() => add(&tally.refused),
-            _ => stream = connect(address, 1).await.unwrap(),
+        let request = request(number, as_header);
+        let mut answered = say(&mut stream, &request, &mut answer).await;
+        if !answered {
+            // It was closed after the guess before.
+            stream = connect(address, 1).await.unwrap();
+            answered = say(&mut stream, &request, &mut answer).await;
+        }
+        if answered {
+            add(&tally.refused);
         }
     }
+}
+
+/// Whether it is answered.
+async fn say(stream: &mut tokio::net::TcpStream, request: &str, answer: &mut [u8]) -> bool {
+    stream.write_all(request.as_bytes()).await.is_ok()
+        && matches!(stream.read(answer).await, Ok(read) if read > 0)
 }
 
 /// A guess at the request secret, as a parameter or as a header.

@@ -17,6 +17,7 @@ mod tracking;
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -214,6 +215,7 @@ async fn serve_but_for(
         refusals: Refusals::default(),
         tls: parts.tls,
     });
+    set_options(&listener);
     let addresses = Admission::new(config.max_connections_per_address, exempt);
     let sessions = TaskTracker::new();
     shared.status.traffic(Via::Resp).watch(&sessions);
@@ -235,6 +237,20 @@ async fn serve_but_for(
     herald.abort();
 }
 
+/// Sets what holds for each connection. On the listener: Linux hands it down to what is accepted, which saves
+/// four system calls for each that comes.
+fn set_options(listener: &TcpListener) {
+    let socket = SockRef::from(listener);
+    // Each batch of replies is one write; waiting for more to send with it only delays it.
+    if let Err(error) = socket.set_tcp_nodelay(true) {
+        debug!(%error, "TCP_NODELAY cannot be set");
+    }
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
+    if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
+        debug!(%error, "keep-alive cannot be set");
+    }
+}
+
 /// Takes connections in, for ever.
 async fn accept(
     listener: &TcpListener,
@@ -246,9 +262,9 @@ async fn accept(
     let mut failing = false;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 failing = false;
-                admit(stream, shared, addresses, sessions);
+                admit(stream, peer, shared, addresses, sessions);
             }
             Err(error) => {
                 if !failing {
@@ -263,23 +279,16 @@ async fn accept(
 
 fn admit(
     stream: TcpStream,
+    peer: SocketAddr,
     shared: &Arc<Shared>,
     addresses: &Arc<Admission>,
     sessions: &TaskTracker,
 ) {
     shared.counters.connections.fetch_add(1, Ordering::Relaxed);
     shared.status.traffic(Via::Resp).accept();
-    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
+    let Ok(local) = stream.local_addr() else {
         return; // it is gone already
     };
-    // Each batch of replies is one write; waiting for more to send with it only delays it.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%peer, %error, "TCP_NODELAY cannot be set");
-    }
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
-    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
-        debug!(%peer, %error, "keep-alive cannot be set");
-    }
     let now = shared.clock.now();
     let Some(place) = addresses.admit(peer.ip()) else {
         if let Some(unsaid) = shared.refusals.of_address.spend(now) {
@@ -384,9 +393,14 @@ fn turn_away(mut stream: TcpStream, why: &'static [u8], shared: &Shared, session
 /// Cuts those who hold most, if all together hold too much.
 fn relieve(shared: &Shared) {
     let cut = shared.connections.relieve();
-    if cut > 0
-        && let Some(unsaid) = shared.refusals.greedy.spend(shared.clock.now())
-    {
+    if cut > 0 {
+        tell_of_cut(shared, cut);
+    }
+}
+
+/// Tells the operator that so many were cut for what they held.
+fn tell_of_cut(shared: &Shared, cut: usize) {
+    if let Some(unsaid) = shared.refusals.greedy.spend(shared.clock.now()) {
         warn!(
             cut,
             unsaid,
@@ -411,5 +425,25 @@ async fn sweep(shared: &Shared) {
             shared.connections.sweep_strangers(now, AUTH_TIMEOUT);
         }
         relieve(shared);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_the_options_of_its_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        set_options(&listener);
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let _client = client.unwrap();
+        let (accepted, _) = accepted.unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(accepted.nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE / 3);
     }
 }

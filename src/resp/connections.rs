@@ -16,7 +16,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::access::User;
 use crate::clock::Now;
-use crate::resp::held::{Held, Holding, must_go};
+use crate::resp::held::{Excess, Held, Holding, must_go};
 use crate::resp::reply::{Frame, Protocol};
 use crate::resp::tracking::{Remembers, Tracking};
 use crate::token::SourceName;
@@ -103,17 +103,17 @@ impl Card {
         self.owes.store(owes, Ordering::Relaxed);
     }
 
-    /// Notes how much memory the session holds for its peer; says whether all together hold too much.
-    pub(super) fn hold(&self, bytes: usize, by_stranger: bool) -> bool {
+    /// Notes how much memory the session holds for its peer; says who must go for it.
+    pub(super) fn hold(&self, bytes: usize, by_stranger: bool) -> Excess {
         let (before, after) = (self.holding(), Holding { bytes, by_stranger });
         // Most hold nothing, before and after.
         if before == after || (before.bytes, bytes) == (0, 0) {
-            return false;
+            return Excess::None;
         }
         self.held.store(bytes, Ordering::Relaxed);
         self.held_by_stranger.store(by_stranger, Ordering::Relaxed);
         self.total.change(before, after);
-        self.total.is_too_much()
+        self.total.excess(after)
     }
 
     fn holding(&self) -> Holding {

@@ -26,9 +26,10 @@ use crate::access::User;
 use crate::admission::Place;
 use crate::resp::command::{self, Answer, Client, Context, Outcome, Wait, dispatch};
 use crate::resp::connections::{Card, Stop};
+use crate::resp::held::Excess;
 use crate::resp::parse::{Parser, ProtocolError};
 use crate::resp::reply::Reply;
-use crate::resp::{Shared, relieve};
+use crate::resp::{Shared, relieve, tell_of_cut};
 use crate::tls::Stream;
 
 /// How much one read takes at most, as in Redis: more than any pipeline of a sane client, and little
@@ -258,11 +259,17 @@ impl Session {
 
     /// Notes how much memory the connection holds; where all together hold too much, those who hold most
     /// are cut, which may be this one.
-    fn note_held(&self) {
+    fn note_held(&mut self) {
         let Session { client, carried, owed, shared, .. } = self;
         let bytes = carried.capacity() + owed.bytes.capacity() + client.held_bytes();
-        if client.card.hold(bytes, client.user.is_none()) {
-            relieve(shared);
+        match client.card.hold(bytes, client.user.is_none()) {
+            Excess::None => {}
+            Excess::Own => {
+                client.card.stop(Stop::Cut);
+                self.closing = true;
+                tell_of_cut(shared, 1);
+            }
+            Excess::OfOthers => relieve(shared),
         }
     }
 
