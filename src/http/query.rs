@@ -21,21 +21,26 @@ pub(super) struct Asked<'a> {
 impl<'a> Asked<'a> {
     /// Reads a query string and after it a form body: the last of repeated parameters wins.
     pub(super) fn of(query: &'a [u8], form: &'a [u8]) -> Asked<'a> {
+        // One look at all of it: most often nothing is coded.
+        let is_plain = |text| memchr::memchr2(b'%', b'+', text).is_none();
+        let all_plain = is_plain(query) && is_plain(form);
+        let decoded = |raw| if all_plain { Cow::Borrowed(raw) } else { percent_decoded(raw) };
         let (mut source, mut secret, mut stale, mut force) = (None, None, None, None);
-        for field in query.split(is(b'&')).chain(form.split(is(b'&'))) {
-            let (name, value) = match field.iter().position(is(b'=')) {
-                Some(at) => (&field[..at], &field[at + 1..]),
-                None => (field, &field[field.len()..]),
-            };
-            match &*percent_decoded(name) {
-                b"type" => source = Some(value),
-                b"secret" => secret = Some(value),
-                b"stale" => stale = Some(value),
-                b"force" => force = Some(value),
-                _ => {}
+        for mut rest in [query, form] {
+            while !rest.is_empty() {
+                let (field, after) = cut(rest, b'&');
+                rest = after;
+                let (name, value) = cut(field, b'=');
+                match &*decoded(name) {
+                    b"type" => source = Some(value),
+                    b"secret" => secret = Some(value),
+                    b"stale" => stale = Some(value),
+                    b"force" => force = Some(value),
+                    _ => {}
+                }
             }
         }
-        let argument = |value| stripped(percent_decoded(value));
+        let argument = |value| stripped(decoded(value));
         Asked {
             source: source.map(argument),
             secret: secret.map(argument),
@@ -56,14 +61,17 @@ impl<'a> Asked<'a> {
     }
 }
 
-fn is(wanted: u8) -> impl Fn(&u8) -> bool {
-    move |byte| *byte == wanted
+/// What is before the first `separator`, and what is after it: nothing, if there is none.
+fn cut(text: &[u8], separator: u8) -> (&[u8], &[u8]) {
+    match memchr::memchr(separator, text) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, &[]),
+    }
 }
 
 /// `+` becomes a space and `%41` an `A`; a `%` without two hexadecimal digits stays.
 fn percent_decoded(raw: &[u8]) -> Cow<'_, [u8]> {
-    // A fold looks at every byte, which a processor does in strides; `any` would go one by one.
-    if !raw.iter().fold(false, |found, byte| found | matches!(byte, b'%' | b'+')) {
+    if !raw.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(raw);
     }
     let mut decoded = Vec::with_capacity(raw.len());

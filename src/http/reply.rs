@@ -24,16 +24,20 @@ pub(super) struct TokenJson(Vec<u8>);
 impl TokenJson {
     /// Says the value, and how long the client may rely on it.
     pub(super) fn new(source: &str, value: &Secret, promised: Duration) -> TokenJson {
-        let (value, seconds) = (value.expose(), promised.as_secs());
-        let digits = seconds.checked_ilog10().map_or(1, |log| log as usize + 1);
+        let value = value.expose();
+        let mut digits = itoa::Buffer::new();
+        let seconds = digits.format(promised.as_secs());
         // Exact where nothing is escaped: a buffer without spare room becomes a body as it is.
-        let length = r#"{"": "", "expires_in": }"#.len() + source.len() + value.len() + digits;
+        let length =
+            r#"{"": "", "expires_in": }"#.len() + source.len() + value.len() + seconds.len();
         let mut body = Vec::with_capacity(length);
         body.push(b'{');
         push_json_string(&mut body, source);
         body.extend_from_slice(b": ");
         push_json_string(&mut body, value);
-        write!(body, ", \"expires_in\": {seconds}}}").expect("writing to a Vec cannot fail");
+        body.extend_from_slice(b", \"expires_in\": ");
+        body.extend_from_slice(seconds.as_bytes());
+        body.push(b'}');
         TokenJson(body)
     }
 }
