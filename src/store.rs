@@ -36,6 +36,7 @@ use directory::{Lock, LockError, private_dir};
 
 pub use custody::WrongKey;
 pub use directory::{Locked, kept_secret, lock_path, request_secret, secret_path};
+pub use failpoint::PLACES_OF_A_WRITE;
 pub use peek::{Peek, peek};
 pub use seal::{KeyId, Keys};
 

@@ -12,7 +12,7 @@ from stage import APPID, NAME, PATIENCE, ROOT, SECRET, run, until
 
 TREE = ROOT / "target/packaging/bookworm"
 # A server's system, and what the README's reader has on it.
-HOLDS = "systemd,systemd-sysv,dbus,sudo,curl,redis-tools"
+HOLDS = "systemd,systemd-sysv,dbus,sudo,curl,redis-tools,less"
 ETC, STATE = pathlib.Path(f"/etc/{NAME}"), pathlib.Path(f"/var/lib/{NAME}")
 SERVICE, SOCKETS = f"{NAME}.service", [f"{NAME}-http.socket", f"{NAME}-resp.socket"]
 
@@ -49,13 +49,22 @@ class Machine:
         self.leader = children[-1] if children else None
         return self.leader and self.try_("systemctl", "is-system-running").stdout.strip() in ("running", "degraded")
 
-    def try_(self, *command, typed=""):
-        """Runs a command, and types this into it; gives what it said and its exit code."""
+    def _inside(self, command, **variables):
+        """What runs a command inside: its words, and how."""
         words = ["nsenter", "--target", self.leader, "--all", "--", *map(str, command)]
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8",
-                       "DEBIAN_FRONTEND": "noninteractive"}
-        return subprocess.run(words, env=environment, cwd="/", text=True, input=typed, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+                       "DEBIAN_FRONTEND": "noninteractive", **variables}
+        return words, {"env": environment, "cwd": "/", "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+    def try_(self, *command, typed=""):
+        """Runs a command, and types this into it; gives what it said and its exit code."""
+        words, options = self._inside(command)
+        return subprocess.run(words, text=True, input=typed, **options)
+
+    def open(self, *command, **variables):
+        """Starts a command that is talked with, in bytes."""
+        words, options = self._inside(command, **variables)
+        return subprocess.Popen(words, stdin=subprocess.PIPE, bufsize=0, **options)
 
     def run(self, *command, typed=""):
         done = self.try_(*command, typed=typed)

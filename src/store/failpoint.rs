@@ -3,12 +3,13 @@
 //!
 //! `STORE_FAILPOINTS` says what happens where: `PLACE=ACTION@N`, separated by `;`. It happens the `N`th
 //! time the place is reached (`@N`), up to the `M`th (`@N-M`), or from the `N`th time on (`@N-`). Actions: `abort`, `delay` (of
-//! milliseconds: `delay:20`), `fail` (as a disk that refuses). Places: see [`PLACES`].
+//! milliseconds: `delay:20`), `fail` (as a disk that refuses). Places: see [`PLACES_OF_A_WRITE`] and
+//! [`PLACES_OF_A_REPLACEMENT`].
 
 use std::io;
 
-/// Every place, in the order of a write.
-pub(super) const PLACES: &[&str] = &[
+/// The places of a write, in its order.
+pub const PLACES_OF_A_WRITE: [&str; 7] = [
     "before the batch",
     "before the flush",
     "before the sync",
@@ -16,9 +17,14 @@ pub(super) const PLACES: &[&str] = &[
     "half a mark",
     "between the marks",
     "before the answer",
-    "fresh database built",
-    "old database aside",
 ];
+
+/// The places where a fresh database is put in the place of the old one, in that order.
+const PLACES_OF_A_REPLACEMENT: [&str; 2] = ["fresh database built", "old database aside"];
+
+fn is_known(place: &str) -> bool {
+    PLACES_OF_A_WRITE.contains(&place) || PLACES_OF_A_REPLACEMENT.contains(&place)
+}
 
 /// Does what is asked for at this place.
 ///
@@ -26,7 +32,7 @@ pub(super) const PLACES: &[&str] = &[
 /// `fail` is asked for.
 #[cfg(not(feature = "failpoints"))]
 pub(super) fn reached(place: &'static str) -> io::Result<()> {
-    debug_assert!(PLACES.contains(&place));
+    debug_assert!(is_known(place));
     Ok(())
 }
 
@@ -39,7 +45,7 @@ mod armed {
     use std::sync::{LazyLock, Mutex, PoisonError};
     use std::time::Duration;
 
-    use super::{PLACES, io};
+    use super::{io, is_known};
 
     #[derive(Clone, Copy)]
     enum Action {
@@ -76,7 +82,7 @@ mod armed {
         let (first, last) = at.split_once('-').unwrap_or((at, at));
         let last = if last.is_empty() { u64::MAX } else { last.parse().ok()? };
         let failpoint = Failpoint { action, times: (first.parse().ok()?, last), reached: 0 };
-        PLACES.contains(&place).then(|| (place.to_owned(), failpoint))
+        is_known(place).then(|| (place.to_owned(), failpoint))
     }
 
     /// Does what is asked for at this place.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
-use wechat_token_server::sandbox::Settings;
+use wechat_token_server::sandbox::{Settings, Upstream};
 
 use crate::support::{
     NO_COOLDOWN, Running, SECRET, binary, config_text, force, get, run, run_with, serve, served,
@@ -137,6 +137,28 @@ async fn renewed(ours: &Running) -> String {
     value(&body, "access_token").unwrap_or_else(|| panic!("{body}\n{}", ours.log()))
 }
 
+/// Renews until a write has gone wrong, which the store may still have had room for before.
+async fn renewed_until_a_write_goes_wrong(ours: &Running) {
+    soon("a write that goes wrong", async {
+        while !ours.log().contains(FROM_MEMORY) {
+            renewed(ours).await;
+        }
+    })
+    .await;
+}
+
+/// A server with both tokens whose disk has filled up, and has refused a write of it. `None` as in
+/// [`SmallDisk::new`].
+async fn on_a_full_disk() -> Option<(SmallDisk, Upstream, Running)> {
+    let disk = SmallDisk::new().await?;
+    let wechat = upstream(long_tokens()).await;
+    let ours = disk.run(wechat.address()).await;
+    served(ours.http, "ticket", None).await;
+    disk.fill().await;
+    renewed_until_a_write_goes_wrong(&ours).await;
+    Some((disk, wechat, ours))
+}
+
 /// Kills it, and starts it again with the upstream gone: what is served then was on disk.
 async fn on_disk(disk: &SmallDisk, mut ours: Running) -> (Option<String>, Running) {
     ours.child.kill().await.unwrap();
@@ -146,18 +168,7 @@ async fn on_disk(disk: &SmallDisk, mut ours: Running) -> (Option<String>, Runnin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_up_keeps_no_token_from_being_renewed_and_the_last_one_lands() {
-    let Some(disk) = SmallDisk::new().await else { return };
-    let wechat = upstream(long_tokens()).await;
-    let ours = disk.run(wechat.address()).await;
-    served(ours.http, "ticket", None).await;
-    disk.fill().await;
-    // What it has of the disk it may still use up.
-    soon("a write that is refused", async {
-        while !ours.log().contains(FROM_MEMORY) {
-            renewed(&ours).await;
-        }
-    })
-    .await;
+    let Some((disk, wechat, ours)) = on_a_full_disk().await else { return };
     assert!(ours.log().contains(REFUSED));
     let last = renewed(&ours).await;
     assert_eq!(get(ours.resp, "access_token").await.as_ref(), Some(&last));
@@ -221,18 +232,8 @@ async fn what_a_full_or_read_only_disk_holds_is_served_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_turns_read_only_and_back_keeps_no_token_from_landing() {
-    let Some(disk) = SmallDisk::new().await else { return };
-    let wechat = upstream(long_tokens()).await;
-    let ours = disk.run(wechat.address()).await;
-    served(ours.http, "ticket", None).await;
     // Only a disk that nobody writes to can be remounted: let it fill up first, and the store let go.
-    disk.fill().await;
-    soon("a write that is refused", async {
-        while !ours.log().contains(FROM_MEMORY) {
-            renewed(&ours).await;
-        }
-    })
-    .await;
+    let Some((disk, wechat, ours)) = on_a_full_disk().await else { return };
     disk.free().await;
     soon("a moment when nobody writes", async {
         while !disk.shell(r#"mount -o remount,ro "$0""#).await {
@@ -325,12 +326,7 @@ async fn a_disk_that_is_slow_or_refuses_a_write_delays_nobody_for_long() {
         let dir = tempfile::tempdir().unwrap();
         let mut ours = disturbed(dir.path(), wechat.address(), points).await;
         served(ours.http, "ticket", None).await;
-        soon("a write that goes wrong", async {
-            while !ours.log().contains(FROM_MEMORY) {
-                renewed(&ours).await;
-            }
-        })
-        .await;
+        renewed_until_a_write_goes_wrong(&ours).await;
         let last = renewed(&ours).await;
         landed(&ours).await;
         ours.child.kill().await.unwrap();

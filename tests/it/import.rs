@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use wechat_token_server::sandbox::{Account, Endpoint, Settings, Upstream};
 
 use crate::operator::{Ended, command};
-use crate::support::{SECRET, binary, config_text, files_with, run, serve, served, upstream};
+use crate::support::{
+    Running, SECRET, binary, config_text, files_with, run, run_text, serve, served, upstream,
+};
 
 /// The config of the new server in a directory of its own.
 fn config(dir: &Path, wechat: &Upstream) -> PathBuf {
@@ -14,6 +16,33 @@ fn config(dir: &Path, wechat: &Upstream) -> PathBuf {
     let file = dir.join("config.ron");
     std::fs::write(&file, config_text(wechat.address(), dir, extra)).unwrap();
     file
+}
+
+/// An old server that has fetched both tokens.
+struct Old {
+    server: Running,
+    token: String,
+    ticket: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Old {
+    async fn start(wechat: &Upstream) -> Old {
+        let dir = tempfile::tempdir().unwrap();
+        let server = run(dir.path(), wechat.address(), "").await;
+        let token = served(server.http, "access_token", None).await;
+        let ticket = served(server.http, "ticket", None).await;
+        Old { server, token, ticket, _dir: dir }
+    }
+
+    /// Where it is taken over from.
+    fn url(&self) -> String {
+        format!("redis://{}", self.server.resp)
+    }
+
+    async fn kill(&mut self) {
+        self.server.child.kill().await.unwrap();
+    }
 }
 
 async fn import(file: &Path, args: &[&str], variables: &[(&str, &str)]) -> Ended {
@@ -28,12 +57,10 @@ async fn import(file: &Path, args: &[&str], variables: &[(&str, &str)]) -> Ended
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_serves_what_was_taken_over_and_fetches_nothing() {
     let wechat = upstream(Settings::default()).await;
-    let [old_dir, new_dir] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut old = run(old_dir.path(), wechat.address(), "").await;
-    let token = served(old.http, "access_token", None).await;
-    let ticket = served(old.http, "ticket", None).await;
+    let mut old = Old::start(&wechat).await;
+    let new_dir = tempfile::tempdir().unwrap();
     let file = config(new_dir.path(), &wechat);
-    let from = format!("redis://{}", old.resp);
+    let from = old.url();
     let told = import(&file, &[&from], &[]).await;
     told.is(
         0,
@@ -43,20 +70,20 @@ async fn the_first_start_serves_what_was_taken_over_and_fetches_nothing() {
             "stop the old server, then start this one",
         ],
     );
-    assert!(!told.words().contains(&token[..12]) && !told.words().contains(&ticket[..12]));
+    assert!(!told.words().contains(&old.token[..12]) && !told.words().contains(&old.ticket[..12]));
     let calls = wechat.calls(Endpoint::Token) + wechat.calls(Endpoint::Ticket);
 
     let mut new = serve(binary(), &file).await;
-    assert_eq!(served(new.http, "access_token", None).await, token);
-    assert_eq!(served(new.http, "ticket", None).await, ticket);
+    assert_eq!(served(new.http, "access_token", None).await, old.token);
+    assert_eq!(served(new.http, "ticket", None).await, old.ticket);
     assert_eq!(wechat.calls(Endpoint::Token) + wechat.calls(Endpoint::Ticket), calls);
-    assert!(wechat.accepts(&token).is_live());
+    assert!(wechat.accepts(&old.token).is_live());
 
     // The server that runs has the store, and is told apart from a mistake.
     let told = import(&file, &[&from], &[]).await;
     told.is(75, &["the server is running, or another import is", "stop it first"]);
     new.child.kill().await.unwrap();
-    old.child.kill().await.unwrap();
+    old.kill().await;
     import(&file, &[&from], &[]).await.is(69, &["no Redis answers at 127.0.0.1:"]);
     wechat.stop().await;
 }
@@ -64,21 +91,19 @@ async fn the_first_start_serves_what_was_taken_over_and_fetches_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_the_stores_own_is_not_replaced_unless_that_is_meant() {
     let wechat = upstream(Settings::default()).await;
-    let [old_dir, new_dir] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let new_dir = tempfile::tempdir().unwrap();
     let file = config(new_dir.path(), &wechat);
     let mut new = serve(binary(), &file).await;
     served(new.http, "ticket", None).await;
     new.signal("-TERM").await;
     new.child.wait().await.unwrap();
-    let mut old = run(old_dir.path(), wechat.address(), "").await;
-    let token = served(old.http, "access_token", None).await;
-    served(old.http, "ticket", None).await;
-    let from = format!("redis://{}/0", old.resp);
+    let mut old = Old::start(&wechat).await;
+    let from = format!("{}/0", old.url());
     let told = import(&file, &[&from], &[]).await;
     told.is(65, &["nothing is taken over", "has a token of its own for access_token", "--replace"]);
     import(&file, &[&from, "--replace"], &[]).await.is(0, &["access_token: the token"]);
     let mut new = serve(binary(), &file).await;
-    assert_eq!(served(new.http, "access_token", None).await, token);
+    assert_eq!(served(new.http, "access_token", None).await, old.token);
     new.signal("-TERM").await;
     new.child.wait().await.unwrap();
     // Once more is no harm: it is the same token.
@@ -98,11 +123,11 @@ async fn a_token_of_the_stores_own_is_not_replaced_unless_that_is_meant() {
         assert!(!told.words().contains("hunter2"), "{told:?}");
     }
     // What answers is no Redis.
-    let http = format!("redis://{}", old.http);
+    let http = format!("redis://{}", old.server.http);
     import(&file, &[&http], &[]).await.is(76, &["is no Redis"]);
     std::fs::write(&file, "()").unwrap();
     import(&file, &[&from], &[]).await.is(78, &["token_sources"]);
-    old.child.kill().await.unwrap();
+    old.kill().await;
     wechat.stop().await;
 }
 
@@ -112,7 +137,7 @@ async fn a_password_comes_from_the_environment_or_the_address() {
     let [old_dir, new_dir] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let text = config_text(wechat.address(), old_dir.path(), r#"log: (format: "json"),"#);
     let text = text.replacen("resp: (", r#"resp: (password: "hunter2-0123456789", "#, 1);
-    let mut old = crate::support::run_text(binary(), old_dir.path(), &text).await;
+    let mut old = run_text(binary(), old_dir.path(), &text).await;
     served(old.http, "ticket", None).await;
     let file = config(new_dir.path(), &wechat);
     let bare = format!("redis://{}", old.resp);
@@ -134,26 +159,24 @@ async fn a_password_comes_from_the_environment_or_the_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_over_is_sealed_where_the_store_is() {
     let wechat = upstream(Settings::default()).await;
-    let [old_dir, new_dir] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let mut old = run(old_dir.path(), wechat.address(), "").await;
-    let token = served(old.http, "access_token", None).await;
-    let ticket = served(old.http, "ticket", None).await;
+    let mut old = Old::start(&wechat).await;
+    let new_dir = tempfile::tempdir().unwrap();
     let file = config(new_dir.path(), &wechat);
     let text = std::fs::read_to_string(&file).unwrap();
     let sealed =
         text.replacen("store: (", r#"store: (key: "0123456789abcdef0123456789abcdef", "#, 1);
     std::fs::write(&file, &sealed).unwrap();
-    import(&file, &[&format!("redis://{}", old.resp)], &[]).await.is(0, &["taken over"]);
+    import(&file, &[&old.url()], &[]).await.is(0, &["taken over"]);
     let store = new_dir.path().join("store");
-    assert_eq!(files_with(&store, &[&token, &ticket]), Vec::<PathBuf>::new());
+    assert_eq!(files_with(&store, &[&old.token, &old.ticket]), Vec::<PathBuf>::new());
     let mut new = serve(binary(), &file).await;
-    assert_eq!(served(new.http, "ticket", None).await, ticket);
+    assert_eq!(served(new.http, "ticket", None).await, old.ticket);
     new.child.kill().await.unwrap();
     // Without the key nothing is put over what is there.
     std::fs::write(&file, text).unwrap();
-    let told = import(&file, &[&format!("redis://{}", old.resp), "--replace"], &[]).await;
+    let told = import(&file, &[&old.url(), "--replace"], &[]).await;
     told.is(78, &["key"]);
-    old.child.kill().await.unwrap();
+    old.kill().await;
     wechat.stop().await;
 }
 

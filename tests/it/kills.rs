@@ -18,22 +18,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use wechat_token_server::clock::SystemClock;
 use wechat_token_server::sandbox::{Account, Model, Settings, Upstream, Verdict};
+#[cfg(feature = "failpoints")]
+use wechat_token_server::store::PLACES_OF_A_WRITE;
 
 use crate::support::{PATIENCE, Running, SECRET, binary, number, soon, try_serve};
 
 const SOURCES: usize = 6;
-
-/// The store's places to abort or wait at, in the order of a write.
-#[cfg(feature = "failpoints")]
-const PLACES: [&str; 7] = [
-    "before the batch",
-    "before the flush",
-    "before the sync",
-    "before the marks",
-    "half a mark",
-    "between the marks",
-    "before the answer",
-];
 
 fn name(at: usize) -> String {
     format!("source_{at}")
@@ -133,7 +123,7 @@ async fn client(seed: u64, http: SocketAddr, resp: SocketAddr, answered: Arc<Ans
 /// What a round does to the server besides killing it.
 #[cfg(feature = "failpoints")]
 fn failpoints(dice: &mut fastrand::Rng) -> String {
-    let place = PLACES[dice.usize(..PLACES.len())];
+    let place = PLACES_OF_A_WRITE[dice.usize(..PLACES_OF_A_WRITE.len())];
     match dice.u8(..3) {
         0 => String::new(),
         1 => format!("{place}=abort@{}", dice.u8(1..30)),

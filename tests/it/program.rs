@@ -1,9 +1,11 @@
 //! The program as a person meets it: help, exit codes, messages, the sandbox.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use wechat_token_server::sandbox::Settings;
 
 use crate::support::{binary, config_text, get, run, served, soon, upstream};
@@ -18,6 +20,10 @@ async fn ended(args: &[&str], variables: &[(&str, &str)]) -> Ended {
     let mut command = binary();
     command.args(args).env_remove("WECHAT_APPID").env_remove("WECHAT_SECRET");
     command.envs(variables.iter().copied()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    outcome(&mut command).await
+}
+
+async fn outcome(command: &mut Command) -> Ended {
     let output = soon("the end", command.output()).await.unwrap();
     Ended {
         code: output.status.code(),
@@ -99,6 +105,68 @@ async fn every_command_is_in_the_manual_page_and_completed() {
     for words in ["REDISCLI_AUTH", "WECHAT_TOKEN_SERVER_KEY", "EXIT STATUS", "standard input"] {
         assert!(page.out.contains(words), "{words}");
     }
+}
+
+/// The binary's command in `here`, with `etc` in the place of /etc. It takes a mount namespace.
+fn binary_with_etc(here: &Path, etc: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c"]);
+    command.arg(r#"mount --bind "$0" /etc && exec "$@""#).arg(etc);
+    command.arg(env!("CARGO_BIN_EXE_wechat-token-server")).current_dir(here);
+    command.kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn commands_find_the_installed_config_where_none_is_named_or_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let [here, etc] = ["here", "etc"].map(|name| dir.path().join(name));
+    let [at_hand, named, installed] = [
+        here.join("config.ron"),
+        here.join("named.ron"),
+        etc.join("wechat-token-server/config.ron"),
+    ];
+    // Told apart by the port of HTTP, where nothing listens.
+    for (file, port) in [(&at_hand, "1"), (&named, "2"), (&installed, "3")] {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let text = config_text("127.0.0.1:9".parse().unwrap(), dir.path(), "");
+        std::fs::write(file, text.replacen("127.0.0.1:0", &format!("127.0.0.1:{port}"), 1))
+            .unwrap();
+    }
+    let permitted = Command::new("unshare").args(["--map-root-user", "--mount", "true"]).status();
+    if !permitted.await.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: nothing can be mounted here (it takes unshare, and user namespaces)");
+        return;
+    }
+    let run = async |args: &[&str]| outcome(binary_with_etc(&here, &etc).args(args)).await;
+    let reads = async |args: &[&str], port: &str| {
+        let told = run(args).await;
+        assert_eq!(told.code, Some(0), "{args:?}: {}", told.err);
+        assert!(
+            told.out.contains(&format!("http     127.0.0.1:{port},")),
+            "{args:?}: {}",
+            told.out
+        );
+    };
+    reads(&["check"], "1").await;
+    reads(&["check", "--config", "named.ron"], "2").await;
+    std::fs::remove_file(&at_hand).unwrap();
+    reads(&["check"], "3").await;
+    reads(&["check", "--config", "named.ron"], "2").await;
+    let asked = run(&["get", "access_token"]).await;
+    assert_eq!(asked.code, Some(69));
+    let place = "http://127.0.0.1:3 (http.bind of /etc/wechat-token-server/config.ron)";
+    assert!(asked.err.contains(place), "{}", asked.err);
+    // What serves takes nothing but what is here or named: it would be a second server on one store.
+    for args in [&[][..], &["serve"]] {
+        let told = run(args).await;
+        assert_eq!(told.code, Some(78), "{args:?}: {}", told.err);
+        assert!(told.err.contains("config.ron") && !told.err.contains("/etc/"), "{}", told.err);
+    }
+    std::fs::remove_file(&installed).unwrap();
+    let told = run(&["check"]).await;
+    assert_eq!(told.code, Some(78), "{}", told.out);
+    assert!(told.err.contains("config.ron") && !told.err.contains("/etc/"), "{}", told.err);
 }
 
 #[tokio::test]
@@ -275,9 +343,7 @@ async fn the_sandbox_finds_free_ports_renews_in_sight_and_leaves_nothing_behind(
     .await;
     assert_eq!(std::fs::read_dir(places.path()).unwrap().count(), 1);
     let pid = child.id().unwrap().to_string();
-    assert!(
-        tokio::process::Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success()
-    );
+    assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
     assert_eq!(soon("the end", child.wait()).await.unwrap().code(), Some(0));
     assert_eq!(std::fs::read_dir(places.path()).unwrap().count(), 0);
 }
