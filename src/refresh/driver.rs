@@ -326,25 +326,23 @@ impl<U: Upstream, S: RecordStore> Refresher<U, S> {
         let request = FetchRequest { dependencies, captured, force };
         let (tools, source, calls) =
             (Arc::clone(&self.tools), Arc::clone(&self.source), admitted.calls);
-        let host = tools.shared.places.of(&source);
+        let (host, wall) = (tools.shared.places.of(&source), now.wall);
         async move {
             let Tools { upstream, store, shared, clock, .. } = &*tools;
             let _turn = host.turn().await;
             // On disk before the request is sent: the call counts, and where its outcome matters it is
             // marked, from the very instant that a record of it would be counted from.
-            let mark = source
-                .policy
-                .outcome_matters()
-                .then(|| shared.ledger().mark(&source.name, now.wall));
+            let mark =
+                source.policy.outcome_matters().then(|| shared.ledger().mark(&source.name, wall));
             // Each step is boxed when it comes, so that who waits does not hold room for it.
             save(store, &source, calls, mark).boxed().await;
-            let _place = shared.places.take(&host).await;
-            let exchange = upstream.fetch(&source, &request).boxed();
+            let _place = shared.places.take(&host).boxed().await;
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
-            let (sent, fetch) = (clock.now(), tokio::time::timeout(limit, exchange));
-            let fetched = fetch.await.unwrap_or(Err(FetchError::TimedOut));
-            shared.meters.upstream.note(clock.now().mono.saturating_sub(sent.mono));
+            let exchange = tokio::time::timeout(limit, upstream.fetch(&source, &request)).boxed();
+            let sent = clock.now().mono;
+            let fetched = exchange.await.unwrap_or(Err(FetchError::TimedOut));
+            shared.meters.upstream.note(clock.now().mono.saturating_sub(sent));
             Event::Fetched(fetched)
         }
         .boxed()

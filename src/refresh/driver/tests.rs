@@ -1019,9 +1019,12 @@ async fn a_source_that_waits_takes_little() {
     let mut config = config::parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
     let source = config.sources.remove(0);
     let (publisher, queue) = (publishers.remove(0), queues.remove(0));
-    let refresher = Refresher::new(source, None, publisher, queue, tools, Drain::new());
+    let mut refresher = Refresher::new(source, None, publisher, queue, tools, Drain::new());
     // Of a block of 512 bytes malloc takes eight.
     assert!(size_of_val(&*refresher) <= 504, "{} bytes", size_of_val(&*refresher));
+    // One for each source, when all of them start together.
+    let waiting = refresher.fetch(refresher.tools.clock.now(), Purpose::Scheduled);
+    assert!(size_of_val(&*waiting) <= 304, "{} bytes", size_of_val(&*waiting));
     // With what tokio and the drain add to it, a task is a block of 512 bytes: they are cut to 128.
     let task = refresher.run();
     assert!(size_of_val(&task) <= 392, "{} bytes", size_of_val(&task));
