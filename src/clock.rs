@@ -25,6 +25,12 @@ impl Now {
         wall.max(self.mono.saturating_sub(earlier.mono))
     }
 
+    /// How long until `later`, by whichever clock says less; zero once either has come to it.
+    pub fn until(self, later: Now) -> Duration {
+        let wall = later.wall.duration_since(self.wall).unwrap_or(Duration::ZERO);
+        wall.min(later.mono.saturating_sub(self.mono))
+    }
+
     /// Whole seconds since the Unix epoch; 0 for a clock set before it.
     pub fn unix_seconds(self) -> u64 {
         self.wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -342,11 +342,11 @@ pub struct TokenSource {
     /// stand: for naming the endpoint. A request goes to the address of `request`.
     pub url: Arc<Url>,
     /// Other hosts where the same API answers, used in turn when the address's own fails.
-    pub hosts: Vec<Host>,
+    pub hosts: Box<[Host]>,
     /// What a request is made of.
     pub request: RequestTemplate,
     /// The sources named in the request's placeholders.
-    pub dependencies: Vec<SourceName>,
+    pub dependencies: Box<[SourceName]>,
     /// Where the token stands in an answer.
     pub value: Fields,
     /// How the rest of an answer is read.

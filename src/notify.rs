@@ -155,7 +155,7 @@ impl Webhooks {
 
     fn start(&self, webhook: &WebhookConfig) -> Running {
         let (webhook, counts) = (Arc::new(webhook.clone()), Arc::new(Counts::default()));
-        let drain = self.drain.child();
+        let drain = self.drain.part();
         let courier = Courier::new(
             Arc::clone(&webhook),
             self.server(&webhook),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::signal::unix::{self, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
 /// Tells every room to finish what is in flight and take nothing new. Cheap to clone.
@@ -15,8 +15,8 @@ pub struct Drain(Arc<Part>);
 struct Part {
     token: CancellationToken,
     tasks: TaskTracker,
-    /// The tasks of the drains that this one is a part of.
-    above: Box<[TaskTracker]>,
+    /// The tasks of the drain that this one is a part of.
+    whole: Option<TaskTracker>,
 }
 
 impl Drain {
@@ -25,11 +25,12 @@ impl Drain {
         Drain::default()
     }
 
-    /// A part of this drain: begins with it, or alone. Its tasks are waited for by both.
-    pub fn child(&self) -> Drain {
-        let above = self.0.above.iter().chain([&self.0.tasks]).cloned().collect();
+    /// A part of this drain: begins with it, or alone. Its tasks are waited for by both. A part has no
+    /// parts of its own: there are as many as sources, and each would keep a list of those above it.
+    pub fn part(&self) -> Drain {
+        debug_assert!(self.0.whole.is_none(), "its tasks would not be waited for by all above");
         let (token, tasks) = (self.0.token.child_token(), TaskTracker::new());
-        Drain(Arc::new(Part { token, tasks, above }))
+        Drain(Arc::new(Part { token, tasks, whole: Some(self.0.tasks.clone()) }))
     }
 
     /// Begins it.
@@ -44,13 +45,13 @@ impl Drain {
     }
 
     /// Ends when it begins.
-    pub async fn begun(&self) {
-        self.0.token.cancelled().await;
+    pub fn begun(&self) -> WaitForCancellationFuture<'_> {
+        self.0.token.cancelled()
     }
 
     /// Starts a task that the drain waits for.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let counted: Box<[_]> = self.0.above.iter().map(TaskTracker::token).collect();
+        let counted = self.0.whole.as_ref().map(TaskTracker::token);
         // Not an async block, which would have room for the task twice: as given, and as awaited.
         self.0.tasks.spawn(task.map(move |()| drop(counted)));
     }
@@ -122,21 +123,21 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_child_drains_alone_or_with_its_parent_which_waits_for_it() {
-        let parent = Drain::new();
-        let (one, other) = (parent.child(), parent.child());
+    async fn a_part_drains_alone_or_with_the_whole_which_waits_for_it() {
+        let whole = Drain::new();
+        let (one, other) = (whole.part(), whole.part());
         for drain in [&one, &other] {
             let begun = drain.clone();
             drain.spawn(async move { begun.begun().await });
         }
         one.begin();
         one.finished().await;
-        assert!(one.has_finished() && !parent.has_begun() && !other.has_begun());
+        assert!(one.has_finished() && !whole.has_begun() && !other.has_begun());
         let second = std::time::Duration::from_secs(1);
-        let early = tokio::time::timeout(second, parent.finished()).await;
+        let early = tokio::time::timeout(second, whole.finished()).await;
         assert!(early.is_err(), "the other one is not done");
-        parent.begin();
-        parent.finished().await;
+        whole.begin();
+        whole.finished().await;
         assert!(other.has_begun());
     }
 }

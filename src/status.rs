@@ -204,7 +204,7 @@ pub struct CallsToday {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReaderStatus {
     /// The client.
-    pub client: Box<str>,
+    pub client: Arc<str>,
     /// The protocol.
     pub via: Via,
     /// How much it has read.

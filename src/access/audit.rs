@@ -3,11 +3,16 @@
 //!
 //! A read costs one look into a table of its thread and one addition: no lock, no memory, no line.
 
+#![expect(
+    clippy::mutable_key_type,
+    reason = "an entry is known by its row, which never changes; its count does"
+)]
+
+use std::borrow::Borrow;
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +27,16 @@ use super::{Refusal, User, Via};
 /// How often [`Audit::report`] is to be called.
 pub const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// How many rows a minute may have; what is beyond is counted without its address.
+/// How many rows a minute may have; what is beyond is counted without its address, as long as there are
+/// [`MOST_READERS`] more rows at most, and then for each client together.
 const MOST_ROWS: usize = 4096;
 
 /// How many readers are remembered for longer than their page, which is a minute or two; what others read
 /// is remembered without its source.
 const MOST_READERS: usize = 1024;
+
+/// What stands in a line for all that there was no room for.
+const OTHERS: &str = "others";
 
 /// Our lines are logged under this name, so that they can be had, or not had, by themselves.
 const TARGET: &str = "wechat_token_server::audit";
@@ -35,8 +44,8 @@ const TARGET: &str = "wechat_token_server::audit";
 /// What one row counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum What {
-    /// A client was given a source's token.
-    Read { client: Box<str>, source: SourceName },
+    /// A client was given a source's token. `None`: those of all sources for which there was no room.
+    Read { client: Arc<str>, source: Option<SourceName> },
     /// Somebody showed a wrong key, and had shown so many that it had no line of its own.
     WrongKey,
     /// Somebody showed no key.
@@ -52,17 +61,22 @@ struct Row {
     via: Via,
 }
 
-type Count = Arc<AtomicU64>;
+/// A row and its count: once in memory, for its page and for the threads that add to it.
+#[derive(Debug)]
+struct Entry {
+    row: Row,
+    count: AtomicU64,
+}
 
-/// The counts of a minute.
-type Page = HashMap<Row, Count>;
+/// The rows of a minute.
+type Page = HashSet<Arc<Entry>>;
 
 /// What a client has read of a source over one protocol. Where there were too many to tell them apart,
 /// `source` is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reader {
     /// The client's name.
-    pub client: Box<str>,
+    pub client: Arc<str>,
     /// The source.
     pub source: Option<SourceName>,
     /// The protocol.
@@ -144,17 +158,7 @@ struct Pages {
 #[derive(Debug, Default)]
 struct Bookmark {
     page: u64,
-    counts: HashMap<u64, Known, FixedState>,
-}
-
-/// A count, and what it counts.
-#[derive(Debug)]
-struct Known {
-    user: Arc<User>,
-    source: SourceName,
-    address: IpAddr,
-    via: Via,
-    count: Count,
+    entries: HashMap<u64, Arc<Entry>, FixedState>,
 }
 
 thread_local! {
@@ -167,28 +171,29 @@ impl Audit {
         let page = self.page();
         BOOKMARK.with_borrow_mut(|bookmark| {
             if bookmark.page != page {
-                *bookmark = Bookmark { page, counts: HashMap::default() };
+                *bookmark = Bookmark { page, entries: HashMap::default() };
             }
-            // The user's place in memory stands for it: the bookmark keeps it alive.
-            let hash = FixedState::default().hash_one((Arc::as_ptr(user), address, source));
-            if let Some(known) = bookmark.counts.get(&hash) {
-                let is_it = Arc::ptr_eq(&known.user, user)
-                    && known.source.as_str() == source
-                    && known.address == address
-                    && known.via == via;
-                if is_it {
-                    known.count.fetch_add(1, Ordering::Relaxed);
+            // Its own row, or one of those that it is counted in where there is no room for that.
+            for (address, source) in
+                [(Some(address), Some(source)), (None, Some(source)), (None, None)]
+            {
+                let known = bookmark.entries.get(&place(user, address, source));
+                if let Some(entry) = known
+                    && entry.counts_reads_of(user, source, address, via)
+                {
+                    entry.count.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
             }
             let Ok(source) = SourceName::parse(source) else { return };
-            let client = user.name().into();
-            let what = What::Read { client, source: source.clone() };
-            let count = self.count(Row { what, address: Some(address), via });
-            count.fetch_add(1, Ordering::Relaxed);
-            if bookmark.counts.len() < MOST_ROWS {
-                let user = Arc::clone(user);
-                bookmark.counts.insert(hash, Known { user, source, address, via, count });
+            let what = What::Read { client: user.shared_name(), source: Some(source) };
+            let entry = self.entry(Row { what, address: Some(address), via });
+            entry.count.fetch_add(1, Ordering::Relaxed);
+            if let What::Read { source, .. } = &entry.row.what
+                && bookmark.entries.len() < MOST_ROWS + MOST_READERS
+            {
+                let source = source.as_ref().map(SourceName::as_str);
+                bookmark.entries.insert(place(user, entry.row.address, source), entry);
             }
         });
     }
@@ -275,24 +280,24 @@ impl Audit {
         let current = std::mem::take(&mut pages.current);
         let written = std::mem::replace(&mut pages.previous, current);
         let turned = pages.turned.replace(now);
-        for (row, count) in &written {
-            let Some(reader) = Reader::of(row) else { continue };
+        for entry in &written {
+            let Some(reader) = Reader::of(&entry.row) else { continue };
             let reads = known_or_crowd(&mut pages.read, reader);
-            reads.total += count.load(Ordering::Relaxed);
+            reads.total += entry.count.load(Ordering::Relaxed);
             reads.last = reads.last.max(turned);
         }
         drop(pages);
-        written.into_iter().for_each(|(row, count)| tell(&row, count.load(Ordering::Relaxed)));
+        written.iter().for_each(|entry| tell(entry));
     }
 
     /// Who has read what.
     pub fn reads(&self, now: SystemTime) -> HashMap<Reader, Reads> {
         let pages = self.pages();
         let mut read = pages.read.clone();
-        for (row, count) in pages.previous.iter().chain(&pages.current) {
-            let Some(reader) = Reader::of(row) else { continue };
+        for entry in pages.previous.iter().chain(&pages.current) {
+            let Some(reader) = Reader::of(&entry.row) else { continue };
             let reads = known_or_crowd(&mut read, reader);
-            let count = count.load(Ordering::Relaxed);
+            let count = entry.count.load(Ordering::Relaxed);
             reads.total += count;
             reads.recent += count;
             reads.last = Some(now);
@@ -327,21 +332,29 @@ impl Audit {
     }
 
     fn add(&self, what: What, address: IpAddr, via: Via) {
-        self.count(Row { what, address: Some(address), via }).fetch_add(1, Ordering::Relaxed);
+        let entry = self.entry(Row { what, address: Some(address), via });
+        entry.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The count of a row, which is made if it is not there.
-    fn count(&self, row: Row) -> Count {
-        let mut pages = self.pages();
-        let is_full = pages.current.len() >= MOST_ROWS;
-        match pages.current.entry(row) {
-            Entry::Occupied(known) => Arc::clone(known.get()),
-            Entry::Vacant(fresh) if !is_full => Arc::clone(fresh.insert(Count::default())),
-            Entry::Vacant(crowded) => {
-                let row = Row { address: None, ..crowded.into_key() };
-                Arc::clone(pages.current.entry(row).or_default())
-            }
+    /// The entry of a row, or of one that stands for many where there is no room for it; made if it is
+    /// not there.
+    fn entry(&self, mut row: Row) -> Arc<Entry> {
+        let page = &mut self.pages().current;
+        let has_no_room = |row: &Row, most| page.len() >= most && !page.contains(row);
+        if has_no_room(&row, MOST_ROWS) {
+            row.address = None;
         }
+        if has_no_room(&row, MOST_ROWS + MOST_READERS)
+            && let What::Read { source, .. } = &mut row.what
+        {
+            *source = None;
+        }
+        if let Some(known) = page.get(&row) {
+            return Arc::clone(known);
+        }
+        let entry = Arc::new(Entry { row, count: AtomicU64::default() });
+        page.insert(Arc::clone(&entry));
+        entry
     }
 
     fn pages(&self) -> std::sync::MutexGuard<'_, Pages> {
@@ -349,10 +362,51 @@ impl Audit {
     }
 }
 
+impl Entry {
+    fn counts_reads_of(
+        &self,
+        user: &User,
+        source: Option<&str>,
+        address: Option<IpAddr>,
+        via: Via,
+    ) -> bool {
+        let What::Read { client, source: own } = &self.row.what else { return false };
+        (self.row.address, self.row.via) == (address, via)
+            && own.as_ref().map(SourceName::as_str) == source
+            && **client == *user.name()
+    }
+}
+
+impl Borrow<Row> for Arc<Entry> {
+    fn borrow(&self) -> &Row {
+        &self.row
+    }
+}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.row.hash(state);
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.row == other.row
+    }
+}
+
+impl Eq for Entry {}
+
+/// Where a thread looks for an entry. The user's place in memory stands for it: it is quicker to hash than
+/// a name, and what is found there is looked at.
+fn place(user: &Arc<User>, address: Option<IpAddr>, source: Option<&str>) -> u64 {
+    FixedState::default().hash_one((Arc::as_ptr(user), address, source))
+}
+
 impl Reader {
     fn of(row: &Row) -> Option<Reader> {
         let What::Read { client, source } = &row.what else { return None };
-        Some(Reader { client: client.clone(), source: Some(source.clone()), via: row.via })
+        Some(Reader { client: Arc::clone(client), source: source.clone(), via: row.via })
     }
 }
 
@@ -367,14 +421,14 @@ fn known_or_crowd(read: &mut HashMap<Reader, Reads>, reader: Reader) -> &mut Rea
     read.entry(key).or_default()
 }
 
-fn tell(row: &Row, count: u64) {
-    let Row { what, address, via } = row;
-    let via = via.as_str();
-    let address = address.map_or_else(|| "others".to_owned(), |address| address.to_string());
+fn tell(Entry { row: Row { what, address, via }, count }: &Entry) {
+    let (via, count) = (via.as_str(), count.load(Ordering::Relaxed));
+    let address = address.map_or_else(|| OTHERS.to_owned(), |address| address.to_string());
     match what {
-        What::Read { client, source } => tracing::info!(
-            target: TARGET, %client, %source, address, via, reads = count, "tokens read"
-        ),
+        What::Read { client, source } => {
+            let source = source.as_ref().map_or(OTHERS, SourceName::as_str);
+            tracing::info!(target: TARGET, %client, source, address, via, reads = count, "tokens read");
+        }
         What::WrongKey => tracing::warn!(
             target: TARGET, address, via, requests = count, "refused: more wrong keys"
         ),

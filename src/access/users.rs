@@ -16,7 +16,7 @@ const DEFAULT_USER: &str = "default";
 /// Somebody who may use the server.
 #[derive(Debug)]
 pub struct User {
-    name: String,
+    name: Arc<str>,
     keys: Vec<Secret>,
     /// What it may see, sorted; `None`: everything.
     sources: Option<Vec<SourceName>>,
@@ -43,6 +43,11 @@ impl User {
         &self.name
     }
 
+    /// Its name, for who keeps it.
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     /// Whether there is anything that it may not see.
     pub fn is_limited(&self) -> bool {
         self.sources.is_some()
@@ -62,7 +67,7 @@ impl User {
 
     /// Whether it may do everything: it has the request secret, or none is asked for.
     pub fn is_default(&self) -> bool {
-        self.name == DEFAULT_USER
+        &*self.name == DEFAULT_USER
     }
 
     /// Whether it may come from this address.
@@ -164,7 +169,7 @@ mod tests {
     }
 
     fn name(user: Option<&Arc<User>>) -> Option<String> {
-        user.map(|user| user.name.clone())
+        user.map(|user| user.name().to_owned())
     }
 
     #[test]

@@ -17,12 +17,12 @@ use crate::token::SourceName;
 /// The right to have the calls of an account given back.
 #[derive(Debug)]
 pub(super) struct Resets {
-    tools: Tools<HttpUpstream, TokenStore>,
+    tools: Arc<Tools<HttpUpstream, TokenStore>>,
     catalogue: Catalogue,
 }
 
 impl Resets {
-    pub(super) fn new(tools: Tools<HttpUpstream, TokenStore>, catalogue: Catalogue) -> Resets {
+    pub(super) fn new(tools: Arc<Tools<HttpUpstream, TokenStore>>, catalogue: Catalogue) -> Resets {
         Resets { tools, catalogue }
     }
 

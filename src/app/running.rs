@@ -30,7 +30,8 @@ const READ_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Running {
     roster: Roster,
     switchboard: Switchboard,
-    tools: Tools<HttpUpstream, TokenStore>,
+    tools: Arc<Tools<HttpUpstream, TokenStore>>,
+    drain: Drain,
     catalogue: Catalogue,
     /// In the order of the config.
     members: Vec<Member>,
@@ -57,19 +58,19 @@ impl Running {
         drain: Drain,
     ) -> Running {
         let (roster, switchboard) = (Roster::default(), Switchboard::default());
-        let tools = Tools {
+        let tools = Arc::new(Tools {
             upstream: Arc::new(upstream),
             store,
             reader: roster.reader(),
             refresh: switchboard.handle(),
             shared,
             clock,
-            drain,
-        };
+        });
         Running {
             roster,
             switchboard,
             tools,
+            drain,
             catalogue: Catalogue::default(),
             members: Vec::new(),
             leaving: HashMap::new(),
@@ -98,7 +99,7 @@ impl Running {
 
     /// The right to have the calls of an account given back.
     pub(super) fn resets(&self) -> Resets {
-        Resets::new(self.tools.clone(), self.catalogue.clone())
+        Resets::new(Arc::clone(&self.tools), self.catalogue.clone())
     }
 
     /// What all refreshers share.
@@ -174,7 +175,7 @@ impl Running {
         replaced.iter().chain(before.values()).for_each(|member| member.drain.begin());
         self.leaving.extend(before.into_iter().map(|(name, member)| (name, member.drain)));
         for newcomer in newcomers {
-            let drain = newcomer.tools.drain.clone();
+            let drain = newcomer.drain.clone();
             drain.spawn(newcomer.run());
         }
         reloaded
@@ -198,15 +199,16 @@ impl Running {
         let source = Arc::new(source);
         let slot = slot.unwrap_or_else(|| self.roster.slot(source.name.clone()));
         let (line, queue) = Line::new();
-        let tools = Tools { drain: self.tools.drain.child(), ..self.tools.clone() };
+        let drain = self.drain.part();
         let newcomer = Newcomer {
             source: Arc::clone(&source),
             publisher: slot.publisher(),
             queue,
-            tools: tools.clone(),
+            tools: Arc::clone(&self.tools),
+            drain: drain.clone(),
             predecessor,
         };
-        (Member { source, slot, line, drain: tools.drain }, newcomer)
+        (Member { source, slot, line, drain }, newcomer)
     }
 }
 
@@ -222,14 +224,15 @@ struct Newcomer {
     source: Arc<TokenSource>,
     publisher: Publisher,
     queue: RequestQueue,
-    tools: Tools<HttpUpstream, TokenStore>,
+    tools: Arc<Tools<HttpUpstream, TokenStore>>,
+    drain: Drain,
     predecessor: Option<Predecessor>,
 }
 
 impl Newcomer {
     fn with(self, kept: Option<Kept>) -> Ready {
-        let drain = self.tools.drain.clone();
-        let refresher = Refresher::new(self.source, kept, self.publisher, self.queue, self.tools);
+        let Newcomer { source, publisher, queue, tools, drain, .. } = self;
+        let refresher = Refresher::new(source, kept, publisher, queue, tools, drain.clone());
         Ready { drain, refresher }
     }
 
@@ -245,7 +248,7 @@ impl Newcomer {
             Some(published) => Some(Kept::Served(published)),
             None => self.stored().await.map(Kept::OnDisk),
         };
-        if self.tools.drain.has_begun() {
+        if self.drain.has_begun() {
             // Let go before its turn came. Who waits in its queue finds out and asks on.
             return;
         }

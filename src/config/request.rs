@@ -23,18 +23,18 @@ pub struct RequestTemplate {
     /// The method.
     pub method: Method,
     /// The whole address without the arguments below; placeholders may stand in its path and query.
-    pub address: Template,
+    pub address: Arc<Template>,
     /// Arguments of the query string, in the order of the config.
-    pub args: Vec<(Arc<str>, Template)>,
+    pub args: Box<[(Arc<str>, Template)]>,
     /// Header fields; the names are sound and none that the client sets itself.
-    pub headers: Vec<(Arc<str>, Template)>,
+    pub headers: Box<[(Arc<str>, Template)]>,
     /// HTTP Basic authentication.
-    pub basic: Option<Basic>,
+    pub basic: Option<Box<Basic>>,
     /// The body.
     pub body: Body,
     /// What is added to the body (or put in the place of what is there) to ask for a new value
     /// although the old one is good.
-    pub force: Vec<(String, JsonTemplate)>,
+    pub force: Box<[(String, JsonTemplate)]>,
 }
 
 /// HTTP Basic authentication.
@@ -115,7 +115,7 @@ impl RequestTemplate {
 
     /// Every template in it, with the path of its setting below the source.
     pub(super) fn templates(&self) -> Vec<(String, &Template)> {
-        let mut found = vec![("url".to_owned(), &self.address)];
+        let mut found = vec![("url".to_owned(), &*self.address)];
         for (group, pairs) in [("args", &self.args), ("headers", &self.headers)] {
             found.extend(pairs.iter().map(|(name, value)| (format!("{group}.{name}"), value)));
         }
@@ -261,12 +261,20 @@ pub(super) fn lower_request(
     }
     let args = lower_pairs(&at("args"), raw.args, lowering);
     let headers = lower_headers(&at("headers"), raw.headers, lowering);
-    let basic = raw.basic.map(|raw| lower_basic(&at("basic"), raw, lowering));
+    let basic = raw.basic.map(|raw| Box::new(lower_basic(&at("basic"), raw, lowering)));
     if basic.is_some() && headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"))
     {
         lowering.mistake(at("basic"), "stands beside a header Authorization; remove one");
     }
-    RequestTemplate { method, address, args, headers, basic, body, force }
+    RequestTemplate {
+        method,
+        address: Arc::new(address),
+        args: args.into(),
+        headers: headers.into(),
+        basic,
+        body,
+        force: force.into(),
+    }
 }
 
 /// The address as a template, and for naming it: with the placeholders as written and without the

@@ -61,7 +61,8 @@ pub(super) fn lower_sources(
 /// little, and are kept for as long as the server runs: what is equal is kept once.
 #[derive(Default)]
 struct Common {
-    urls: HashSet<Arc<Url>>,
+    /// Each with an address as it was written, whose query and placeholders may differ.
+    urls: HashMap<Arc<Url>, Arc<Template>>,
     answers: HashSet<Arc<AnswerRules>>,
     policies: HashSet<Arc<RefreshPolicy>>,
     texts: HashSet<Arc<str>>,
@@ -69,7 +70,16 @@ struct Common {
 
 impl Common {
     fn share(&mut self, source: &mut TokenSource) {
-        one_of(&mut self.urls, &mut source.url);
+        let address = &mut source.request.address;
+        match self.urls.get_key_value(&source.url) {
+            Some((url, equal)) => {
+                source.url = Arc::clone(url);
+                if equal == address {
+                    *address = Arc::clone(equal);
+                }
+            }
+            None => drop(self.urls.insert(Arc::clone(&source.url), Arc::clone(address))),
+        }
         one_of(&mut self.answers, &mut source.answer);
         one_of(&mut self.policies, &mut source.policy);
         one_of(&mut self.texts, &mut source.account.endpoint);
@@ -179,9 +189,9 @@ fn lower_source(
         name,
         vendor: preset.vendor,
         url: Arc::new(url),
-        hosts,
+        hosts: hosts.into(),
         request,
-        dependencies,
+        dependencies: dependencies.into(),
         value,
         answer: Arc::new(answer),
         captured,
@@ -345,5 +355,29 @@ fn report_cycle(stuck: &[TokenSource], lowering: &mut Lowering<'_>) {
         }
         chain.push(source);
         at = next(source);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{Environment, parse};
+    use super::*;
+
+    #[test]
+    fn what_sources_say_alike_is_kept_once() {
+        let text = r#"(token_sources: {
+            "a": (url: "https://h/t", args: {"appid": "wx0"}),
+            "b": (url: "https://h/t", args: {"appid": "wx1"}),
+            "c": (url: "https://h/t?key=k", args: {"appid": "wx1"}),
+        })"#;
+        let config = parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
+        let [a, b, c] = &config.sources[..] else { panic!("{:?}", config.sources) };
+        assert!(Arc::ptr_eq(&a.url, &b.url) && Arc::ptr_eq(&a.policy, &b.policy));
+        assert!(Arc::ptr_eq(&a.request.address, &b.request.address));
+        assert!(Arc::ptr_eq(&a.request.args[0].0, &b.request.args[0].0));
+        assert!(Arc::ptr_eq(&a.url, &c.url), "it is without the query");
+        assert_eq!(c.request.address.literal().unwrap().as_str(), "https://h/t?key=k");
     }
 }

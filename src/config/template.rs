@@ -15,7 +15,14 @@ pub(super) const CAPTURED: &str = "captured";
 /// A text with places for what is known only when a request is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    parts: Box<[Part]>,
+    parts: Parts,
+}
+
+/// Most texts have one piece, which needs no list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Parts {
+    One(Part),
+    Other(Box<[Part]>),
 }
 
 /// A piece of a [`Template`].
@@ -39,7 +46,7 @@ pub enum Placeholder {
 impl Template {
     /// A text without placeholders.
     pub(super) fn text(text: String) -> Template {
-        Template { parts: Box::new([Part::Text(Secret::new(text))]) }
+        Template { parts: Parts::One(Part::Text(Secret::new(text))) }
     }
 
     /// Reads a text; `expand` is applied to what stands between the placeholders, so that an
@@ -69,17 +76,24 @@ impl Template {
             rest = after;
         }
         push_text(&mut parts, rest);
-        Ok(Template { parts: parts.into() })
+        let parts = match <[Part; 1]>::try_from(parts) {
+            Ok([part]) => Parts::One(part),
+            Err(parts) => Parts::Other(parts.into()),
+        };
+        Ok(Template { parts })
     }
 
     /// The pieces in order.
     pub(super) fn parts(&self) -> &[Part] {
-        &self.parts
+        match &self.parts {
+            Parts::One(part) => std::slice::from_ref(part),
+            Parts::Other(parts) => parts,
+        }
     }
 
     /// What its placeholders stand for, in order, repeated as they are.
     pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
-        self.parts.iter().filter_map(|part| match part {
+        self.parts().iter().filter_map(|part| match part {
             Part::Place(place) => Some(place),
             Part::Text(_) => None,
         })
@@ -96,7 +110,7 @@ impl Template {
     /// The text, if it has no placeholder. Not for showing: a secret may be in it.
     pub(super) fn literal(&self) -> Option<Zeroizing<String>> {
         let texts: Option<Vec<&str>> = self
-            .parts
+            .parts()
             .iter()
             .map(|part| match part {
                 Part::Text(text) => Some(text.expose()),
@@ -108,7 +122,7 @@ impl Template {
 
     /// Whether `test` holds for everything that stands between the placeholders.
     pub(super) fn texts_are(&self, test: impl Fn(&str) -> bool) -> bool {
-        self.parts.iter().all(|part| match part {
+        self.parts().iter().all(|part| match part {
             Part::Text(text) => test(text.expose()),
             Part::Place(_) => true,
         })
@@ -124,7 +138,7 @@ impl Template {
             }
         }
         // `concat` allocates once, here and below, so no partial copy is left behind unwiped.
-        self.parts.iter().flat_map(pieces).collect::<Vec<_>>().concat().into()
+        self.parts().iter().flat_map(pieces).collect::<Vec<_>>().concat().into()
     }
 
     /// The text with each placeholder filled, and what fills it escaped; `None` if `fill` has
@@ -135,7 +149,7 @@ impl Template {
         escape: impl Fn(&'a str) -> Cow<'a, str>,
     ) -> Option<Secret> {
         let pieces: Option<Vec<Cow<'a, str>>> = self
-            .parts
+            .parts()
             .iter()
             .map(|part| match part {
                 Part::Text(text) => Some(Cow::Borrowed(text.expose())),

@@ -1,13 +1,13 @@
 //! One task per source: carries the machine's effects out (fetch, store, publish, answer, sleep)
 //! and brings it the events. Small enough to read in one sitting; decides nothing.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, select_all};
+use futures_util::future::{BoxFuture, OptionFuture, select_all};
 use tokio::sync::oneshot;
 
 use crate::account::{Account, Calls, Unsettled};
@@ -81,7 +81,7 @@ impl Shared {
     }
 }
 
-/// What every refresher works with.
+/// What every refresher works with: one for all of them.
 #[derive(Debug)]
 pub struct Tools<U, S> {
     /// Where tokens come from.
@@ -96,22 +96,6 @@ pub struct Tools<U, S> {
     pub shared: Arc<Shared>,
     /// The time.
     pub clock: SharedClock,
-    /// The end.
-    pub drain: Drain,
-}
-
-impl<U, S: Clone> Clone for Tools<U, S> {
-    fn clone(&self) -> Self {
-        Tools {
-            upstream: Arc::clone(&self.upstream),
-            store: self.store.clone(),
-            reader: self.reader.clone(),
-            refresh: self.refresh.clone(),
-            shared: Arc::clone(&self.shared),
-            clock: Arc::clone(&self.clock),
-            drain: self.drain.clone(),
-        }
-    }
 }
 
 /// What a refresher begins with.
@@ -128,11 +112,13 @@ pub struct Refresher<U, S> {
     source: Arc<TokenSource>,
     publisher: Publisher,
     queue: RequestQueue,
-    tools: Tools<U, S>,
+    tools: Arc<Tools<U, S>>,
+    /// The end.
+    drain: Drain,
     machine: Machine,
     /// What is under way; the machine sees to it that it is one thing at a time.
     work: Option<BoxFuture<'static, Event>>,
-    waiters: HashMap<u64, oneshot::Sender<Result<Arc<Published>, RefreshError>>>,
+    waiters: BTreeMap<u64, oneshot::Sender<Result<Arc<Published>, RefreshError>>>,
     next_waiter: u64,
     changes: Vec<Changes>,
     /// Whether the ledger has the request that is under way.
@@ -141,7 +127,7 @@ pub struct Refresher<U, S> {
     used: Vec<(SourceName, Generation)>,
 }
 
-impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
+impl<U: Upstream, S: RecordStore> Refresher<U, S> {
     /// A refresher of `source`, with what is kept of it. A live record is published at once.
     ///
     /// Boxed, since it is large and moves: a task that it moved into would have room for it twice.
@@ -150,7 +136,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         kept: Option<Kept>,
         publisher: Publisher,
         queue: RequestQueue,
-        tools: Tools<U, S>,
+        tools: Arc<Tools<U, S>>,
+        drain: Drain,
     ) -> Box<Refresher<U, S>> {
         let source: Arc<TokenSource> = source.into();
         let changes =
@@ -162,9 +149,10 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             publisher,
             queue,
             tools,
+            drain,
             machine,
             work: None,
-            waiters: HashMap::new(),
+            waiters: BTreeMap::new(),
             next_waiter: 0,
             changes,
             entered: false,
@@ -198,12 +186,12 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     pub async fn run(mut self: Box<Self>) {
         let mut panics = 0_u32;
         loop {
-            let begun = self.tools.clock.now();
+            let begun = self.tools.clock.now().mono;
             if AssertUnwindSafe(self.refresh_until_drained()).catch_unwind().await.is_ok() {
                 return;
             }
             let (first, longest) = RESTART_WAIT;
-            let held = self.tools.clock.now().since(begun) > longest;
+            let held = self.tools.clock.now().mono.saturating_sub(begun) > longest;
             panics = if held { 0 } else { panics + 1 };
             let wait = first.saturating_mul(1 << panics.min(6)).min(longest);
             tracing::error!(source = %self.source.name, restart_in = ?wait, "a refresher panicked; this is a bug, please report it");
@@ -212,7 +200,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             self.machine = new_machine(&self.source, &self.tools.clock);
             tokio::select! {
                 biased;
-                () = self.tools.drain.begun() => return,
+                () = self.drain.begun() => return,
                 () = tokio::time::sleep(wait) => {}
             }
             self.restore(self.publisher.current().map(Kept::Served));
@@ -220,7 +208,6 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     }
 
     async fn refresh_until_drained(&mut self) {
-        let drain = self.tools.drain.clone();
         let mut event = Event::Woken;
         // Whether a request whose outcome matters has failed; where it left no doubt, the disk is told.
         // (The record of a success removes its mark.)
@@ -247,8 +234,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
             // In this order: no stream of requests keeps the rest waiting, and a run can be repeated.
             event = tokio::select! {
                 biased;
-                () = drain.begun(), if !self.machine.is_draining() => Event::Drain,
-                event = next(&mut self.work) => {
+                () = self.drain.begun(), if !self.machine.is_draining() => Event::Drain,
+                Some(event) = OptionFuture::from(self.work.as_mut()) => {
                     self.work = None;
                     if self.entered && matches!(&event, Event::Fetched(Err(error)) if !error.was_sent()) {
                         self.ledger().take_back(&self.source.account, self.tools.clock.now().wall);
@@ -260,7 +247,7 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
                     event
                 }
                 () = tokio::time::sleep(wake) => Event::Woken,
-                () = any_change(&mut self.changes) => Event::DependencyChanged,
+                Some(()) = any_change(&mut self.changes) => Event::DependencyChanged,
                 request = self.queue.next() => asked(request, &mut self.waiters, &mut self.next_waiter),
             };
         }
@@ -337,27 +324,25 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
         let force = purpose == Purpose::ForcedNew;
         let captured = self.machine.captured();
         let request = FetchRequest { dependencies, captured, force };
-        let (upstream, source) = (Arc::clone(&self.tools.upstream), Arc::clone(&self.source));
-        let (store, shared) = (self.tools.store.clone(), Arc::clone(&self.tools.shared));
-        let (calls, clock) = (admitted.calls, Arc::clone(&self.tools.clock));
-        let host = shared.places.of(&source);
+        let (tools, source, calls) =
+            (Arc::clone(&self.tools), Arc::clone(&self.source), admitted.calls);
+        let (host, wall) = (tools.shared.places.of(&source), now.wall);
         async move {
+            let Tools { upstream, store, shared, clock, .. } = &*tools;
             let _turn = host.turn().await;
             // On disk before the request is sent: the call counts, and where its outcome matters it is
             // marked, from the very instant that a record of it would be counted from.
-            let mark = source
-                .policy
-                .outcome_matters()
-                .then(|| shared.ledger().mark(&source.name, now.wall));
+            let mark =
+                source.policy.outcome_matters().then(|| shared.ledger().mark(&source.name, wall));
             // Each step is boxed when it comes, so that who waits does not hold room for it.
-            save(store, Arc::clone(&source), calls, mark).boxed().await;
-            let _place = shared.places.take(&host).await;
-            let exchange = upstream.fetch(&source, &request).boxed();
+            save(store, &source, calls, mark).boxed().await;
+            let _place = shared.places.take(&host).boxed().await;
             // Whatever the upstream does about time itself: nothing stays under way for ever.
             let limit = source.policy.timeout + FETCH_MARGIN;
-            let (sent, fetch) = (clock.now(), tokio::time::timeout(limit, exchange));
-            let fetched = fetch.await.unwrap_or(Err(FetchError::TimedOut));
-            shared.meters.upstream.note(clock.now().mono.saturating_sub(sent.mono));
+            let exchange = tokio::time::timeout(limit, upstream.fetch(&source, &request)).boxed();
+            let sent = clock.now().mono;
+            let fetched = exchange.await.unwrap_or(Err(FetchError::TimedOut));
+            shared.meters.upstream.note(clock.now().mono.saturating_sub(sent));
             Event::Fetched(fetched)
         }
         .boxed()
@@ -366,9 +351,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     /// Takes the mark away, here and on disk: every outcome is known.
     fn unmark(&self) {
         if self.ledger().settle(&self.source.name) {
-            let (store, source) = (self.tools.store.clone(), self.source.name.clone());
-            self.tools.drain.spawn(async move {
-                if let Err(error) = store.put_mark(&source, None).await {
+            let (tools, source) = (Arc::clone(&self.tools), self.source.name.clone());
+            self.drain.spawn(async move {
+                if let Err(error) = tools.store.put_mark(&source, None).await {
                     tracing::debug!(%source, %error, "a mark is still on disk");
                 }
             });
@@ -396,9 +381,9 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
     }
 
     fn store(&self, published: Arc<Published>) -> BoxFuture<'static, Event> {
-        let (store, name) = (self.tools.store.clone(), self.source.name.clone());
-        let (shared, clock) = (Arc::clone(&self.tools.shared), Arc::clone(&self.tools.clock));
+        let (tools, name) = (Arc::clone(&self.tools), self.source.name.clone());
         async move {
+            let Tools { store, shared, clock, .. } = &*tools;
             let begun = clock.now();
             let write = store.put(&name, &published.record);
             let slow = || Err(StoreError(format!("the disk takes more than {STORE_PATIENCE:?}")));
@@ -427,8 +412,8 @@ impl<U: Upstream, S: RecordStore + Clone> Refresher<U, S> {
 /// Writes an account's page of the ledger and a source's mark. A disk that hangs is not waited for for
 /// long.
 async fn save(
-    store: impl RecordStore,
-    source: Arc<TokenSource>,
+    store: &impl RecordStore,
+    source: &TokenSource,
     calls: Calls,
     mark: Option<Unsettled>,
 ) {
@@ -451,7 +436,7 @@ fn new_machine(source: &TokenSource, clock: &SharedClock) -> Machine {
 
 fn asked(
     request: RefreshRequest,
-    waiters: &mut HashMap<u64, oneshot::Sender<Result<Arc<Published>, RefreshError>>>,
+    waiters: &mut BTreeMap<u64, oneshot::Sender<Result<Arc<Published>, RefreshError>>>,
     next_waiter: &mut u64,
 ) -> Event {
     let waiter = WaiterId(*next_waiter);
@@ -464,20 +449,11 @@ fn failed(error: FetchError) -> BoxFuture<'static, Event> {
     async { Event::Fetched(Err(error)) }.boxed()
 }
 
-/// The outcome of what is under way; never, when nothing is.
-async fn next(work: &mut Option<BoxFuture<'static, Event>>) -> Event {
-    match work {
-        Some(work) => work.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Ends when any of the dependencies has a new token; never, when there are none.
-async fn any_change(changes: &mut [Changes]) {
-    if changes.is_empty() {
-        std::future::pending::<()>().await;
-    }
-    select_all(changes.iter_mut().map(|change| change.changed().boxed())).await;
+/// Ends when any of the dependencies has a new token; with `None`, when there are none.
+fn any_change(changes: &mut [Changes]) -> impl Future<Output = Option<()>> {
+    let any = (!changes.is_empty())
+        .then(|| select_all(changes.iter_mut().map(|change| change.changed().boxed())).map(drop));
+    OptionFuture::from(any)
 }
 
 #[cfg(test)]

@@ -24,20 +24,20 @@ const BLOCK_RETRY: Duration = Duration::from_secs(600);
 /// The longest wait while it is tried hard.
 const HARD_WAIT: Duration = Duration::from_secs(5);
 
-/// A wait that has begun. It ends by whichever clock says first: a suspend, which the monotonic one
-/// does not see, must not lengthen it.
+/// A wait that has begun, by when it ends: by whichever clock says so first. A suspend, which the
+/// monotonic one does not see, must not lengthen it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pause(Option<(Now, Duration)>);
+pub(super) struct Pause(Option<Now>);
 
 impl Pause {
     /// A wait of this length that began at `from`.
     pub(super) fn begin(from: Now, length: Duration) -> Pause {
-        Pause(Some((from, length)))
+        Pause(Some(from.after(length)))
     }
 
     /// What is left of it.
     pub(super) fn left(self, now: Now) -> Duration {
-        self.0.map_or(Duration::ZERO, |(from, length)| length.saturating_sub(now.since(from)))
+        self.0.map_or(Duration::ZERO, |end| now.until(end))
     }
 
     /// Whether nothing is left of it.

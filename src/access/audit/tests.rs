@@ -8,14 +8,16 @@ fn user(name: &str) -> Arc<User> {
 }
 
 fn rows(page: &Page) -> Vec<(String, u64)> {
-    let row = |(row, count): (&Row, &Count)| {
-        let address = row.address.map_or("others".to_owned(), |address| address.to_string());
-        let what = match &row.what {
-            What::Read { client, source } => format!("{client} {source}"),
+    let row = |entry: &Arc<Entry>| {
+        let Row { what, address, via } = &entry.row;
+        let address = address.map_or(OTHERS.to_owned(), |address| address.to_string());
+        let what = match what {
+            What::Read { client, source } => {
+                format!("{client} {}", source.as_ref().map_or(OTHERS, SourceName::as_str))
+            }
             other => format!("{other:?}"),
         };
-        let via = row.via.as_str();
-        (format!("{what} {address} {via}"), count.load(Ordering::Relaxed))
+        (format!("{what} {address} {}", via.as_str()), entry.count.load(Ordering::Relaxed))
     };
     let mut rows: Vec<_> = page.iter().map(row).collect();
     rows.sort();
@@ -134,6 +136,28 @@ fn a_crowd_is_counted_together() {
     let pages = audit.pages();
     assert_eq!(pages.current.len(), MOST_ROWS + 1);
     assert!(rows(&pages.current).contains(&("shop ticket others http".to_owned(), 10)));
+}
+
+#[test]
+fn a_page_is_bounded_whoever_reads_what_from_where() {
+    let (audit, here) = (Audit::default(), IpAddr::from([10, 0, 0, 1]));
+    let (clients, each) = (["shop", "app", "erp"].map(user), MOST_ROWS + MOST_READERS);
+    // Twice: what is counted together is so from the first time on.
+    for _ in 0..2 {
+        for client in &clients {
+            for at in 0..each {
+                audit.read(client, &format!("s{at}"), here, Via::Http);
+            }
+        }
+    }
+    let current = audit.pages().current.len();
+    assert!(current <= MOST_ROWS + MOST_READERS + clients.len(), "{current} rows");
+    let crowd = rows(&audit.pages().current);
+    let crowd = crowd.iter().find(|(row, _)| row == "erp others others http");
+    assert_eq!(crowd.map(|(_, count)| *count), Some(u64::try_from(2 * each).unwrap()));
+    let reads = audit.reads(SystemTime::UNIX_EPOCH);
+    let total: u64 = reads.values().map(|reads| reads.total).sum();
+    assert_eq!(total, u64::try_from(2 * clients.len() * each).unwrap(), "every read is counted");
 }
 
 #[test]

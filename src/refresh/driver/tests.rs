@@ -3,7 +3,7 @@
 mod supervision;
 mod traps;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -215,20 +215,25 @@ fn restored<const N: usize>(
         clock: stepped,
         drain: Drain::new(),
     };
-    let shared = Shared::new([], []);
+    let tools = Arc::new(Tools {
+        upstream: Arc::clone(&world.upstream),
+        store: world.store.clone(),
+        reader: world.reader.clone(),
+        refresh: world.refresh.clone(),
+        shared: Shared::new([], []),
+        clock: Arc::clone(&clock),
+    });
     for ((source, publisher), queue) in config.sources.iter().zip(publishers).zip(queues) {
-        let tools = Tools {
-            upstream: Arc::clone(&world.upstream),
-            store: world.store.clone(),
-            reader: world.reader.clone(),
-            refresh: world.refresh.clone(),
-            shared: Arc::clone(&shared),
-            clock: Arc::clone(&clock),
-            drain: world.drain.clone(),
-        };
+        let (tools, drain) = (Arc::clone(&tools), world.drain.clone());
         let record = record(source, clock.now());
-        let refresher =
-            Refresher::new(source.clone(), record.map(Kept::OnDisk), publisher, queue, tools);
+        let refresher = Refresher::new(
+            source.clone(),
+            record.map(Kept::OnDisk),
+            publisher,
+            queue,
+            tools,
+            drain,
+        );
         world.drain.spawn(refresher.run());
     }
     world
@@ -847,8 +852,8 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
             refresh,
             shared: Shared::new([], [(config.sources[0].name.clone(), mark)]),
             clock: Arc::clone(&clock),
-            drain: Drain::new(),
         };
+        let drain = Drain::new();
         let source = config.sources[0].clone();
         // Fetched 1000 s ago.
         let kept = record(&source, now, 1_000, 7_200);
@@ -857,11 +862,12 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
             Some(Kept::OnDisk(kept)),
             publishers.remove(0),
             queues.remove(0),
-            tools.clone(),
+            Arc::new(tools),
+            drain.clone(),
         );
         let live = reader.live("access_token", now).unwrap().promised_life().as_secs();
         assert_eq!(live, promise, "{unsettled_before}");
-        tools.drain.spawn(refresher.run());
+        drain.spawn(refresher.run());
         seconds(30).await;
         let calls = upstream.calls.lock().unwrap();
         assert_eq!(calls.first().map(|call| call.at.as_secs()), Some(0), "{unsettled_before}");
@@ -911,12 +917,12 @@ async fn no_promise_is_broken_over_ten_rotations_of_short_tokens() {
         refresh,
         shared: Shared::new([], []),
         clock: Arc::clone(&clock),
-        drain: Drain::new(),
     };
+    let (drain, tools) = (Drain::new(), Arc::new(tools));
     let source = config.sources[0].clone();
     let refresher =
-        Refresher::new(source, None, publishers.remove(0), queues.remove(0), tools.clone());
-    tools.drain.spawn(refresher.run());
+        Refresher::new(source, None, publishers.remove(0), queues.remove(0), tools, drain.clone());
+    drain.spawn(refresher.run());
     reader.changes("access_token").unwrap().changed().await;
 
     // Each token with the latest instant until which some answer has promised it.
@@ -993,4 +999,33 @@ async fn who_looks_on_hears_of_foreign_fetches_and_of_the_days_calls() {
     }
     assert_eq!(heard, foreign);
     assert_eq!(parts, [(5, 50), (8, 80)]);
+}
+
+#[tokio::test]
+async fn a_source_that_waits_takes_little() {
+    let (mut publishers, reader) = snapshot([SourceName::parse("a").unwrap()]);
+    let (mut queues, refresh) = queue([SourceName::parse("a").unwrap()]);
+    let (store, shared) = (MemoryStore::default(), Shared::new([], []));
+    let clock = SystemClock::shared();
+    let upstream = Arc::new(Scripted {
+        scripts: Mutex::default(),
+        calls: Mutex::default(),
+        given: AtomicUsize::new(0),
+        hanging: Mutex::default(),
+        clock: Arc::clone(&clock),
+    });
+    let tools = Arc::new(Tools { upstream, store, reader, refresh, shared, clock });
+    let text = r#"(token_sources: {"a": (url: "https://h/t")})"#;
+    let mut config = config::parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
+    let source = config.sources.remove(0);
+    let (publisher, queue) = (publishers.remove(0), queues.remove(0));
+    let mut refresher = Refresher::new(source, None, publisher, queue, tools, Drain::new());
+    // Of a block of 512 bytes malloc takes eight.
+    assert!(size_of_val(&*refresher) <= 504, "{} bytes", size_of_val(&*refresher));
+    // One for each source, when all of them start together.
+    let waiting = refresher.fetch(refresher.tools.clock.now(), Purpose::Scheduled);
+    assert!(size_of_val(&*waiting) <= 304, "{} bytes", size_of_val(&*waiting));
+    // With what tokio and the drain add to it, a task is a block of 512 bytes: they are cut to 128.
+    let task = refresher.run();
+    assert!(size_of_val(&task) <= 392, "{} bytes", size_of_val(&task));
 }

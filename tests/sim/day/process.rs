@@ -42,29 +42,29 @@ impl Process {
         let slots: Vec<Slot> = names().map(|name| roster.slot(name)).collect();
         roster.serve(slots.iter().cloned());
         let (queues, refresh) = queue(names());
-        let tools = Tools {
+        let tools = Arc::new(Tools {
             upstream: Arc::new(wechat.clone()),
             store: disk.clone(),
             reader: roster.reader(),
             refresh: refresh.clone(),
             shared: Shared::new(disk.calls(), disk.marks()),
             clock: Arc::clone(&clock),
-            drain: Drain::new(),
-        };
+        });
+        let drain = Drain::new();
         let mut refreshers = JoinSet::new();
         for ((source, slot), queue) in sources.iter().zip(&slots).zip(queues) {
             let kept = disk.record(&source.name);
-            let tools = tools.clone();
             let refresher = Refresher::new(
                 source.clone(),
                 kept.map(Kept::OnDisk),
                 slot.publisher(),
                 queue,
-                tools,
+                Arc::clone(&tools),
+                drain.clone(),
             );
             refreshers.spawn(refresher.run());
         }
-        let (truth, drain) = (Arc::clone(truth), tools.drain);
+        let truth = Arc::clone(truth);
         Process { refresh, truth, clock, disk, slots, drain, refreshers }
     }
 
