@@ -173,29 +173,45 @@ impl Audit {
             if bookmark.page != page {
                 *bookmark = Bookmark { page, entries: HashMap::default() };
             }
-            // Its own row, or one of those that it is counted in where there is no room for that.
-            for (address, source) in
-                [(Some(address), Some(source)), (None, Some(source)), (None, None)]
-            {
-                let known = bookmark.entries.get(&place(user, address, source));
-                if let Some(entry) = known
-                    && entry.counts_reads_of(user, source, address, via)
-                {
+            let known = bookmark.entries.get(&place(user, Some(address), Some(source)));
+            match known {
+                Some(entry) if entry.counts_reads_of(user, Some(source), Some(address), via) => {
                     entry.count.fetch_add(1, Ordering::Relaxed);
-                    return;
                 }
-            }
-            let Ok(source) = SourceName::parse(source) else { return };
-            let what = What::Read { client: user.shared_name(), source: Some(source) };
-            let entry = self.entry(Row { what, address: Some(address), via });
-            entry.count.fetch_add(1, Ordering::Relaxed);
-            if let What::Read { source, .. } = &entry.row.what
-                && bookmark.entries.len() < MOST_ROWS + MOST_READERS
-            {
-                let source = source.as_ref().map(SourceName::as_str);
-                bookmark.entries.insert(place(user, entry.row.address, source), entry);
+                _ => self.read_first_or_in_a_crowd(bookmark, user, source, address, via),
             }
         });
+    }
+
+    /// Counts a read that has no row of its own in the bookmark: it is the first, or there was no room.
+    #[cold]
+    fn read_first_or_in_a_crowd(
+        &self,
+        bookmark: &mut Bookmark,
+        user: &Arc<User>,
+        source: &str,
+        address: IpAddr,
+        via: Via,
+    ) {
+        for source in [Some(source), None] {
+            let known = bookmark.entries.get(&place(user, None, source));
+            if let Some(entry) = known
+                && entry.counts_reads_of(user, source, None, via)
+            {
+                entry.count.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        let Ok(source) = SourceName::parse(source) else { return };
+        let what = What::Read { client: user.shared_name(), source: Some(source) };
+        let entry = self.entry(Row { what, address: Some(address), via });
+        entry.count.fetch_add(1, Ordering::Relaxed);
+        if let What::Read { source, .. } = &entry.row.what
+            && bookmark.entries.len() < MOST_ROWS + MOST_READERS
+        {
+            let source = source.as_ref().map(SourceName::as_str);
+            bookmark.entries.insert(place(user, entry.row.address, source), entry);
+        }
     }
 
     /// A client asked for another token of a source, and this came of it.
@@ -373,7 +389,8 @@ impl Entry {
         let What::Read { client, source: own } = &self.row.what else { return false };
         (self.row.address, self.row.via) == (address, via)
             && own.as_ref().map(SourceName::as_str) == source
-            && **client == *user.name()
+            // The very name, not one that reads the same: an entry shares its client's.
+            && std::ptr::eq(&raw const **client, user.name())
     }
 }
 
