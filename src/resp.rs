@@ -215,7 +215,7 @@ async fn serve_but_for(
         refusals: Refusals::default(),
         tls: parts.tls,
     });
-    set_options(&listener);
+    set_options(&SockRef::from(&listener));
     let addresses = Admission::new(config.max_connections_per_address, exempt);
     let sessions = TaskTracker::new();
     shared.status.traffic(Via::Resp).watch(&sessions);
@@ -237,10 +237,9 @@ async fn serve_but_for(
     herald.abort();
 }
 
-/// Sets what holds for each connection. On the listener: Linux hands it down to what is accepted, which saves
-/// four system calls for each that comes.
-fn set_options(listener: &TcpListener) {
-    let socket = SockRef::from(listener);
+/// Sets what holds for each connection. On the listener: Linux hands it down to who connects from then on,
+/// which saves system calls for each that comes.
+fn set_options(socket: &SockRef<'_>) {
     // Each batch of replies is one write; waiting for more to send with it only delays it.
     if let Err(error) = socket.set_tcp_nodelay(true) {
         debug!(%error, "TCP_NODELAY cannot be set");
@@ -248,6 +247,15 @@ fn set_options(listener: &TcpListener) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
     if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
         debug!(%error, "keep-alive cannot be set");
+    }
+}
+
+/// Sets on a connection what its listener did not have yet when it came: the clients of a server that
+/// starts have waited at its socket, systemd's for long.
+fn complete_options(stream: &TcpStream) {
+    // An error: it is gone already.
+    if !stream.nodelay().unwrap_or(true) {
+        set_options(&SockRef::from(stream));
     }
 }
 
@@ -306,6 +314,7 @@ fn admit(
     let user = shared.access.users().at_connect();
     match shared.connections.admit(peer, local, user.clone(), now, shared.max_connections) {
         Some(card) => {
+            complete_options(&stream);
             let shared = Arc::clone(shared);
             if shared.tls.is_some() {
                 sessions.spawn(serve_encrypted(stream, shared, card, user, place));
@@ -433,17 +442,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_has_the_options_of_its_listener() {
+    async fn a_connection_has_its_options_also_if_it_came_before_the_listener_had_them() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        set_options(&listener);
         let address = listener.local_addr().unwrap();
-        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let _client = client.unwrap();
-        let (accepted, _) = accepted.unwrap();
-        let socket = SockRef::from(&accepted);
-        assert!(accepted.nodelay().unwrap());
-        assert!(socket.keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
-        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE / 3);
+        let _early = TcpStream::connect(address).await.unwrap();
+        set_options(&SockRef::from(&listener));
+        let _late = TcpStream::connect(address).await.unwrap();
+        for (who, inherits) in [("early", false), ("late", true)] {
+            let (accepted, _) = listener.accept().await.unwrap();
+            assert_eq!(accepted.nodelay().unwrap(), inherits, "{who}");
+            complete_options(&accepted);
+            let socket = SockRef::from(&accepted);
+            assert!(socket.tcp_nodelay().unwrap(), "{who}");
+            assert!(socket.keepalive().unwrap(), "{who}");
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE, "{who}");
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE / 3, "{who}");
+        }
     }
 }
