@@ -240,13 +240,14 @@ async fn serve_but_for(
 /// Sets what holds for each connection. On the listener: Linux hands it down to who connects from then on,
 /// which saves system calls for each that comes.
 fn set_options(socket: &SockRef<'_>) {
-    // Each batch of replies is one write; waiting for more to send with it only delays it.
-    if let Err(error) = socket.set_tcp_nodelay(true) {
-        debug!(%error, "TCP_NODELAY cannot be set");
-    }
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3);
     if let Err(error) = socket.set_tcp_keepalive(&keepalive) {
         debug!(%error, "keep-alive cannot be set");
+    }
+    // Each batch of replies is one write; waiting for more to send with it only delays it. The last one: a
+    // connection that has it has all of them.
+    if let Err(error) = socket.set_tcp_nodelay(true) {
+        debug!(%error, "TCP_NODELAY cannot be set");
     }
 }
 
