@@ -61,6 +61,21 @@ struct Scripted {
     clock: SharedClock,
 }
 
+impl Scripted {
+    fn new(
+        scripts: impl Into<HashMap<&'static str, VecDeque<Step>>>,
+        clock: &SharedClock,
+    ) -> Arc<Scripted> {
+        Arc::new(Scripted {
+            scripts: Mutex::new(scripts.into()),
+            calls: Mutex::default(),
+            given: AtomicUsize::new(0),
+            hanging: Mutex::default(),
+            clock: Arc::clone(clock),
+        })
+    }
+}
+
 impl Upstream for Scripted {
     async fn fetch(
         &self,
@@ -202,13 +217,7 @@ fn restored<const N: usize>(
     let (queues, refresh) = queue(names());
     let scripts = scripts.map(|(name, steps)| (name, steps.into()));
     let world = World {
-        upstream: Arc::new(Scripted {
-            scripts: Mutex::new(scripts.into()),
-            calls: Mutex::default(),
-            given: AtomicUsize::new(0),
-            hanging: Mutex::default(),
-            clock: Arc::clone(&clock),
-        }),
+        upstream: Scripted::new(scripts, &clock),
         store: MemoryStore::default(),
         reader,
         refresh,
@@ -838,13 +847,7 @@ async fn a_doubt_survives_a_restart_and_is_cleared_by_a_fetch() {
         let name = config.sources[0].name.clone();
         let (mut publishers, reader) = snapshot([name.clone()]);
         let (mut queues, refresh) = queue([name]);
-        let upstream = Arc::new(Scripted {
-            scripts: Mutex::default(),
-            calls: Mutex::default(),
-            given: AtomicUsize::new(0),
-            hanging: Mutex::default(),
-            clock: Arc::clone(&clock),
-        });
+        let upstream = Scripted::new([], &clock);
         let tools = Tools {
             upstream: Arc::clone(&upstream),
             store: MemoryStore::default(),
@@ -1007,13 +1010,7 @@ async fn a_source_that_waits_takes_little() {
     let (mut queues, refresh) = queue([SourceName::parse("a").unwrap()]);
     let (store, shared) = (MemoryStore::default(), Shared::new([], []));
     let clock = SystemClock::shared();
-    let upstream = Arc::new(Scripted {
-        scripts: Mutex::default(),
-        calls: Mutex::default(),
-        given: AtomicUsize::new(0),
-        hanging: Mutex::default(),
-        clock: Arc::clone(&clock),
-    });
+    let upstream = Scripted::new([], &clock);
     let tools = Arc::new(Tools { upstream, store, reader, refresh, shared, clock });
     let text = r#"(token_sources: {"a": (url: "https://h/t")})"#;
     let mut config = config::parse(text, Path::new("c.ron"), &Environment::default()).unwrap();
