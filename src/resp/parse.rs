@@ -200,7 +200,9 @@ impl Parser {
             if !self.bulk(input, authenticated)? {
                 let most =
                     if authenticated { MAX_REQUEST_BYTES } else { MAX_REQUEST_BYTES_BEFORE_AUTH };
-                if input.len() - self.start > most {
+                // The beginning of a header does not count: a line has a limit, and words, of its own.
+                let end = if self.bulk.is_some() { input.len() } else { self.at };
+                if end - self.start > most {
                     return Err(ProtocolError::RequestTooBig);
                 }
                 return Ok(false);

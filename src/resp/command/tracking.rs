@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::resp::Shared;
 use crate::resp::command::client::may_see_client;
-use crate::resp::command::{Client, CommandSpec, Context, Outcome};
+use crate::resp::command::{Client, CommandSpec, Context, Outcome, quoted};
 use crate::resp::parse::{Args, integer};
 use crate::resp::tracking::{Remembers, Tracking};
 
@@ -147,6 +147,7 @@ fn check_overlaps(before: &[Vec<u8>], new: &[Vec<u8>]) -> Result<(), Vec<u8>> {
     let error = |a: &[u8], which: &str, b: &[u8]| {
         let with = format!("' overlaps with {which} '");
         let after = b"'. Prefixes for a single client must not overlap.";
+        let [a, b] = [a, b].map(|prefix| quoted(prefix, prefix.len()));
         Err([b"ERR Prefix '", a, with.as_bytes(), b, after].concat())
     };
     for (at, prefix) in new.iter().enumerate() {

@@ -111,6 +111,16 @@ fn strangers_have_less() {
     let more = [b"*4\r\n".as_slice(), &bulk, &bulk, &bulk[..2_000]].concat();
     assert_eq!(read([more.as_slice()], false), (vec![], Some(RequestTooBig)));
     assert_eq!(read([more.as_slice()], true), (vec![], None));
+    // A line without an end has its own limit, and its own words.
+    let endless = |digits| format!("*1\r\n$1{}", "1".repeat(digits));
+    let fits = endless(MAX_LINE_BYTES - 2);
+    assert_eq!(read([fits.as_bytes()], false), (vec![], None));
+    let exceeds = endless(MAX_LINE_BYTES);
+    assert_eq!(read([exceeds.as_bytes()], false), (vec![], Some(BulkHeaderTooBig)));
+    assert_eq!(read(exceeds.as_bytes().chunks(4_096), false), (vec![], Some(BulkHeaderTooBig)));
+    // Nor does a line that has not ended excuse what came before it.
+    let more = [b"*5\r\n".as_slice(), &bulk, &bulk, &bulk, b"$1"].concat();
+    assert_eq!(read([more.as_slice()], false), (vec![], Some(RequestTooBig)));
 }
 
 #[test]
