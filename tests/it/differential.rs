@@ -126,13 +126,16 @@ impl Both {
                         true
                     })
             };
-            let equal = mine_replies.len() == other_replies.len()
-                && mine_replies.iter().zip(&other_replies).all(|(ours, theirs)| {
-                    match &other.transaction[..] {
-                        [] => agree(request, ours, theirs),
-                        queued => same_transaction(queued, ours, theirs, &mut agree),
-                    }
-                });
+            let equal = match &other.transaction[..] {
+                [] => {
+                    mine_replies.len() == other_replies.len()
+                        && mine_replies
+                            .iter()
+                            .zip(&other_replies)
+                            .all(|(ours, theirs)| agree(request, ours, theirs))
+                }
+                queued => same_transaction(queued, &mine_replies, &other_replies, &mut agree),
+            };
             if equal {
                 continue;
             }

@@ -31,7 +31,7 @@ struct Connection {
 pub(super) struct Answer {
     /// Where they are among all.
     pub(super) replies: Range<usize>,
-    /// Of EXEC: what it ran.
+    /// Of EXEC: what it ran, each as often as it is answered.
     pub(super) transaction: Vec<Request>,
 }
 
@@ -96,10 +96,10 @@ impl Connection {
             self.queued.push(request.clone());
             return pushed + 1;
         }
-        self.note(request, first, transaction);
+        let further = self.note(request, first, transaction);
         // CLIENT REPLY OFF and SKIP are not answered themselves.
         let silent = self.voice != Voice::On;
-        pushed + usize::from(!silent)
+        pushed + usize::from(!silent) + further
     }
 
     fn count_in_silence(&mut self, request: &Request, first: &Reply) -> usize {
@@ -115,14 +115,16 @@ impl Connection {
         usize::from(heard)
     }
 
-    /// What a request changes that was answered so.
-    fn note(&mut self, request: &Request, reply: &Reply, transaction: &mut Vec<Request>) {
+    /// What a request changes that was answered so. Returns how many replies there are beside this
+    /// one: those to a subscription to several channels, for which EXEC announces only one.
+    fn note(&mut self, request: &Request, reply: &Reply, transaction: &mut Vec<Request>) -> usize {
+        let mut further = 0;
         match request.word(0).as_str() {
             "client" if request.word(1) == "reply" && request.words.len() == 3 => {
                 // Where it is obeyed, the first reply is that of a later request, and never one of
                 // these.
                 if reply.is_error("ERR Can't execute 'client|reply'") || reply.is_error("NOAUTH") {
-                    return;
+                    return 0;
                 }
                 match request.word(2).as_str() {
                     "off" => self.voice = Voice::Off,
@@ -133,13 +135,10 @@ impl Connection {
             "multi" if reply.text() == Some(b"OK") => self.in_transaction = true,
             "exec" if self.in_transaction && !reply.is_error("ERR") => {
                 self.in_transaction = false;
-                *transaction = std::mem::take(&mut self.queued);
-                if !reply.is_error("") {
-                    for queued in transaction {
-                        if kind(&queued.word(0)).is_some() {
-                            self.subscribe(queued);
-                        }
-                    }
+                for queued in std::mem::take(&mut self.queued) {
+                    let many = if reply.is_error("") { 1 } else { self.subscribe(&queued) };
+                    further += many - 1;
+                    transaction.extend(std::iter::repeat_n(queued, many));
                 }
             }
             "discard" if reply.text() == Some(b"OK") => {
@@ -153,6 +152,7 @@ impl Connection {
             }
             _ => {}
         }
+        further
     }
 
     /// How many replies a (un)subscription has that is not refused.
@@ -184,6 +184,10 @@ fn replies_find_their_requests() {
         "SUBSCRIBE a b",
         "UNSUBSCRIBE",
         "UNSUBSCRIBE",
+        "MULTI",
+        "SUBSCRIBE c d",
+        "PING",
+        "EXEC",
         "CLIENT REPLY SKIP",
         "PING",
         "CLIENT REPLY OFF",
@@ -198,12 +202,19 @@ fn replies_find_their_requests() {
         "+OK\r\n+QUEUED\r\n*1\r\n+PONG\r\n",
         &one("subscribe").repeat(2),
         &one("unsubscribe").repeat(3),
+        "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n",
+        &one("subscribe").repeat(2),
+        "+PONG\r\n",
         "+OK\r\n+PONG\r\n",
     ]
     .concat();
     let replies = Reply::all(bytes.as_bytes());
     let answers = attribute(&requests, &replies);
     let counts: Vec<usize> = answers.iter().map(|answer| answer.replies.len()).collect();
-    assert_eq!(counts, [1, 1, 1, 2, 2, 1, 0, 0, 0, 0, 1, 1]);
-    assert_eq!(answers[2].transaction.len(), 1);
+    assert_eq!(counts, [1, 1, 1, 2, 2, 1, 1, 1, 1, 2, 0, 0, 0, 0, 1, 1]);
+    let ran = |at: usize| -> Vec<String> {
+        answers[at].transaction.iter().map(|queued: &Request| queued.word(0)).collect()
+    };
+    assert_eq!(ran(2), ["ping"]);
+    assert_eq!(ran(9), ["subscribe", "subscribe", "ping"]);
 }

@@ -24,20 +24,25 @@ pub(super) fn same(request: &Request, ours: &Reply, theirs: &Reply, measure: &Me
     ours == theirs || near(request, &ours, &theirs, measure)
 }
 
-/// Whether two answers to EXEC mean the same: each element by the rules of its request.
+/// Whether two answers to EXEC mean the same: each element by the rules of its request, and after
+/// them the replies that EXEC did not announce.
 pub(super) fn same_transaction(
     queued: &[Request],
-    ours: &Reply,
-    theirs: &Reply,
+    ours: &[Reply],
+    theirs: &[Reply],
     agree: &mut dyn FnMut(&Request, &Reply, &Reply) -> bool,
 ) -> bool {
-    let (Reply::List(a, mine), Reply::List(b, other)) = (ours, theirs) else {
+    let ([Reply::List(a, mine), my_rest @ ..], [Reply::List(b, other), other_rest @ ..]) =
+        (ours, theirs)
+    else {
         return ours == theirs;
     };
-    let mut each = queued.iter().zip(mine).zip(other);
+    let mut each =
+        queued.iter().zip(mine.iter().chain(my_rest)).zip(other.iter().chain(other_rest));
     a == b
         && mine.len() == other.len()
-        && mine.len() == queued.len()
+        && my_rest.len() == other_rest.len()
+        && mine.len() + my_rest.len() == queued.len()
         && each.all(|((request, ours), theirs)| agree(request, ours, theirs))
 }
 
