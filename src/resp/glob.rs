@@ -21,6 +21,10 @@ pub(super) fn matches(pattern: &[u8], text: &[u8], case: Case) -> bool {
     if pattern.len() > MAX_PATTERN_BYTES {
         return false;
     }
+    if text.is_empty() {
+        // In Redis nothing but nothing matches it: `stringmatchlen` in util.c ends before it sees a star.
+        return pattern.is_empty();
+    }
     let (mut p, mut t) = (pattern, text);
     // What to try next when the rest does not match: the pattern after the last star, and the text
     // with one byte more swallowed by that star.
@@ -101,8 +105,10 @@ mod tests {
     #[test]
     fn patterns_match_as_in_redis() {
         for (pattern, text, expected) in [
-            ("*", "", true),
+            ("*", "", false),
+            ("**", "", false),
             ("", "", true),
+            ("a*", "a", true),
             ("", "a", false),
             ("a*", "access_token", true),
             ("*token", "access_token", true),
