@@ -376,7 +376,7 @@ async fn report_reads(access: Arc<Access>, clock: SharedClock, drain: Drain) {
 }
 
 /// Notices a store directory that was deleted, and has what it held written again: the tokens, and the
-/// request secret if it was generated.
+/// request secret if it was generated. Now and then, and when the server stops.
 async fn look_after_the_store(
     tokens: TokenStore,
     reader: Reader,
@@ -384,23 +384,24 @@ async fn look_after_the_store(
     clock: SharedClock,
     drain: Drain,
 ) {
-    let look = async {
-        let mut missing = false;
-        loop {
-            tokio::time::sleep(STORE_LOOK_EVERY).await;
-            missing |= tokens.look().await;
-            if missing {
-                missing = !put_again(&tokens, &reader, &clock).await;
-            }
-            if let Some((secret, dir)) = generated.clone() {
-                // Where the disk refuses, the store has said so.
-                let _ = in_blocking(move || store::request_secret(&dir, &secret)).await;
-            }
+    let mut missing = false;
+    loop {
+        // Once more at the end: there is no later look.
+        let is_last = tokio::select! {
+            () = tokio::time::sleep(STORE_LOOK_EVERY) => false,
+            () = drain.begun() => true,
+        };
+        missing |= tokens.look().await;
+        if missing {
+            missing = !put_again(&tokens, &reader, &clock).await;
         }
-    };
-    tokio::select! {
-        () = look => {}
-        () = drain.begun() => {}
+        if let Some((secret, dir)) = generated.clone() {
+            // Where the disk refuses, the store has said so.
+            let _ = in_blocking(move || store::request_secret(&dir, &secret)).await;
+        }
+        if is_last {
+            return;
+        }
     }
 }
 

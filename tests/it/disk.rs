@@ -267,24 +267,35 @@ async fn a_store_directory_that_is_deleted_is_there_again_after_the_next_write()
     wechat.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_directory_that_is_deleted_comes_back_by_itself_with_its_request_secret() {
-    let wechat = upstream(Settings::default()).await;
-    let dir = tempfile::tempdir().unwrap();
-    let (file, store) = (dir.path().join("config.ron"), dir.path().join("store"));
-    let text = config_text(wechat.address(), dir.path(), r#"log: (format: "json"),"#);
+/// The config of a server that makes its request secret itself, in `dir`, and its store.
+fn generating(upstream: std::net::SocketAddr, dir: &std::path::Path) -> (PathBuf, PathBuf) {
+    let (file, store) = (dir.join("config.ron"), dir.join("store"));
+    let text = config_text(upstream, dir, r#"log: (format: "json"),"#);
     let generated = text.replace(&format!(r#"request_secret: "{SECRET}","#), "");
     std::fs::write(&file, generated).unwrap();
-    let mut ours = serve(binary(), &file).await;
-    let last = soon("a token", async {
+    (file, store)
+}
+
+/// The first token, as the Redis protocol gives it, which needs no key here.
+async fn served_to_redis(ours: &Running) -> String {
+    soon("a token", async {
         loop {
             match get(ours.resp, "access_token").await {
-                Some(last) => return last,
+                Some(token) => return token,
                 None => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_directory_that_is_deleted_comes_back_by_itself_with_its_request_secret() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, store) = generating(wechat.address(), dir.path());
+    let mut ours = serve(binary(), &file).await;
+    let last = served_to_redis(&ours).await;
     let secret = store.join("request_secret");
     let before = std::fs::read_to_string(&secret).unwrap();
     // In one step: a write in between would have the directory there again.
@@ -299,6 +310,23 @@ async fn a_store_directory_that_is_deleted_comes_back_by_itself_with_its_request
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), before);
     ours.child.kill().await.unwrap();
     wechat.stop().await;
+    let ours = serve(binary(), &file).await;
+    assert_eq!(get(ours.resp, "access_token").await, Some(last));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_directory_that_is_deleted_is_there_again_when_the_server_stops() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, store) = generating(wechat.address(), dir.path());
+    let mut ours = serve(binary(), &file).await;
+    let last = served_to_redis(&ours).await;
+    let before = std::fs::read_to_string(store.join("request_secret")).unwrap();
+    std::fs::rename(&store, dir.path().join("gone")).unwrap();
+    ours.signal("TERM").await;
+    ours.child.wait().await.unwrap();
+    wechat.stop().await;
+    assert_eq!(std::fs::read_to_string(store.join("request_secret")).unwrap(), before);
     let ours = serve(binary(), &file).await;
     assert_eq!(get(ours.resp, "access_token").await, Some(last));
 }
