@@ -25,6 +25,7 @@ mod vendors;
 mod watch;
 mod webhooks;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -392,7 +393,7 @@ pub fn setting_names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// Every mistake at once, each by the path of its setting and with what to do.
 pub fn load(path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
-    parse(&text_of(path)?, path, environment)
+    understand(&text_of(path)?, path, environment, Files::Sought)
 }
 
 /// Where a server with this config is and what opens it: all that a command needs that talks to it.
@@ -424,22 +425,58 @@ pub fn whereabouts(path: &Path, environment: &Environment) -> Result<Whereabouts
 
 /// The text of a config file.
 fn text_of(path: &Path) -> Result<Zeroizing<String>, ConfigErrors> {
-    std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
-        ConfigErrors::one(
-            path,
-            Mistake::file(format!("cannot be read: {error}; --config names another file")),
-        )
+    read_text(path).map_err(|error| {
+        let what_to_do = match error.kind() {
+            io::ErrorKind::InvalidData => "",
+            io::ErrorKind::PermissionDenied => "; run it with sudo, or as the server's user",
+            _ => "; --config names another file",
+        };
+        ConfigErrors::one(path, Mistake::file(format!("cannot be read: {error}{what_to_do}")))
     })
 }
 
-/// As [`load`], for a text that is at hand. Relative paths in it are relative to `path`'s directory.
+/// What is written in a file, without the mark that editors on Windows put at the beginning of UTF-8.
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8, which is then said with what to do.
+fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let bytes = Zeroizing::new(std::fs::read(path)?);
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_owned().into()),
+        Err(error) => {
+            let lines = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+            let what =
+                format!("line {} is not UTF-8; have the editor save the file as UTF-8", lines + 1);
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
+        }
+    }
+}
+
+/// As [`load`], for a text that is at hand. Relative paths in it are relative to `path`'s directory; whether
+/// there are such files is not asked.
 ///
 /// # Errors
 /// As [`load`].
 pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Config, ConfigErrors> {
+    understand(text, path, environment, Files::Unsought)
+}
+
+/// Whether it is a mistake to name a file that is missing, of those that are read when the server starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Sought,
+    Unsought,
+}
+
+fn understand(
+    text: &str,
+    path: &Path,
+    environment: &Environment,
+    files: Files,
+) -> Result<Config, ConfigErrors> {
     let (raw, mut mistakes) =
         raw::read(text).map_err(|mistake| ConfigErrors::one(path, mistake))?;
-    let config = lower::lower(raw, path, environment, &mut mistakes);
+    let config = lower::lower(raw, path, environment, files, &mut mistakes);
     match config {
         Some(config) if mistakes.is_empty() => Ok(config),
         _ => Err(ConfigErrors::new(path, mistakes)),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use super::read_text;
+
 /// The environment variables a config may name: the process' own, or a test's.
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -188,14 +190,11 @@ fn credential(
 }
 
 fn content(path: &Path) -> Result<Zeroizing<String>, String> {
-    match std::fs::read_to_string(path) {
-        Ok(content) => {
-            let content = Zeroizing::new(content);
-            match content.trim_end_matches(['\n', '\r']) {
-                "" => Err(format!("{} is empty; write the value into it", path.display())),
-                content => Ok(content.to_owned().into()),
-            }
-        }
+    match read_text(path) {
+        Ok(content) => match content.trim_end_matches(['\n', '\r']) {
+            "" => Err(format!("{} is empty; write the value into it", path.display())),
+            content => Ok(content.to_owned().into()),
+        },
         Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }
 }

@@ -1,6 +1,7 @@
 //! From what was written to what it means: defaults, ranges, cross-checks. Collects every mistake
 //! and goes on with the default in its place, so that an operator sees them all at once.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use super::sources::lower_sources;
 use super::template::wipe;
 use super::webhooks::lower_webhooks;
 use super::{
-    Advice, Config, ConfigErrors, LogConfig, LogFormat, Mistake, OutboundConfig, RefreshPolicy,
-    Whereabouts,
+    Advice, Config, ConfigErrors, Files, HttpConfig, LogConfig, LogFormat, Mistake, OutboundConfig,
+    RefreshPolicy, RespConfig, TlsConfig, Whereabouts,
 };
 use crate::duration::parse_duration;
 use crate::token::Secret;
@@ -29,6 +30,7 @@ pub(super) fn lower(
     raw: RawConfig,
     file: &Path,
     environment: &Environment,
+    files: Files,
     mistakes: &mut Vec<Mistake>,
 ) -> Option<Config> {
     let mut lowering = Lowering::new(file, environment, mistakes);
@@ -38,6 +40,9 @@ pub(super) fn lower(
     let request_secret = lowering.key("request_secret", raw.request_secret);
     let defaults = lowering.refresh("refresh", raw.refresh, &RefreshPolicy::default());
     let outbound = lowering.outbound(raw.outbound);
+    if files == Files::Sought {
+        lowering.seek_files(&http, resp.as_ref(), &outbound);
+    }
     let log = lowering.log(raw.log);
     let grace_period = lowering.duration("grace_period", raw.grace_period, Duration::from_secs(10));
     let webhooks = lower_webhooks(raw.webhooks, &mut lowering);
@@ -384,6 +389,34 @@ impl Lowering<'_> {
             }
         });
         OutboundConfig { ca_file, proxy }
+    }
+
+    /// Looks for the files that are read when the server starts: one that is missing is told with all other
+    /// mistakes.
+    fn seek_files(
+        &mut self,
+        http: &HttpConfig,
+        resp: Option<&RespConfig>,
+        outbound: &OutboundConfig,
+    ) {
+        let of_resp = resp.and_then(|resp| resp.tls.as_ref());
+        for (path, tls) in [("http.tls", http.tls.as_ref()), ("resp.tls", of_resp)] {
+            let Some(TlsConfig { cert, key, client_ca }) = tls else { continue };
+            self.seek(&format!("{path}.cert"), cert);
+            self.seek(&format!("{path}.key"), key);
+            client_ca.iter().for_each(|file| self.seek(&format!("{path}.client_ca"), file));
+        }
+        outbound.ca_file.iter().for_each(|file| self.seek("outbound.ca_file", file));
+    }
+
+    fn seek(&mut self, path: &str, file: &Path) {
+        if let Err(error) = file.metadata()
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            let file = file.display();
+            let what_to_do = "name a file that is there; a relative path starts at the config file";
+            self.mistake(path, format!("there is no {file}; {what_to_do}"));
+        }
     }
 
     fn log(&mut self, raw: RawLog) -> LogConfig {

@@ -43,7 +43,13 @@ pub(super) fn lower_sources(
             continue;
         }
         match SourceName::parse(&name) {
-            Err(message) => lowering.mistake(path, message),
+            Err(message) => {
+                lowering.mistake(path.as_str(), message);
+                // A wrong name must not hide what else is wrong with the source.
+                let name = SourceName::parse("unnamed").expect("it is a name");
+                let source = lower_source(name, &path, source, defaults, lowering);
+                check_references(&path, &source, &names, lowering);
+            }
             Ok(name) => {
                 let mut draft = lower_source(name, &path, source, defaults, lowering);
                 common.share(&mut draft);
@@ -52,7 +58,7 @@ pub(super) fn lower_sources(
         }
     }
     for draft in &drafts {
-        check_references(draft, &names, lowering);
+        check_references(&format!("token_sources.{}", draft.name), draft, &names, lowering);
     }
     in_order(drafts, lowering)
 }
@@ -277,7 +283,12 @@ fn check_captured(
     lowering.mistake(format!("{path}.{}", problem.0), problem.1);
 }
 
-fn check_references(source: &TokenSource, names: &BTreeSet<String>, lowering: &mut Lowering<'_>) {
+fn check_references(
+    path: &str,
+    source: &TokenSource,
+    names: &BTreeSet<String>,
+    lowering: &mut Lowering<'_>,
+) {
     for (setting, template) in source.request.templates() {
         for dependency in template.dependencies().map(SourceName::as_str) {
             if names.contains(dependency) {
@@ -290,7 +301,7 @@ fn check_references(source: &TokenSource, names: &BTreeSet<String>, lowering: &m
                 }
             };
             lowering.mistake(
-                format!("token_sources.{}.{setting}", source.name),
+                format!("{path}.{setting}"),
                 format!("no source named {dependency:?}; {what_to_do}"),
             );
         }

@@ -213,7 +213,7 @@ fn all_mistakes_are_reported_at_once_by_path_with_what_to_do() {
         token_sources: {
             "access_token": (url: "api.weixin.qq.com", args: {"appid": "${env:WECHAT_APPID}", "secret": "${file:nope}"}),
             "ticket": (url: "https://h/?secret=hunter2#x", methd: "GET", args: {"access_token": "{{acess_token}}", "b": "{{"}),
-            "bad name": (url: "https://h"),
+            "bad name": (url: "https://h", method: "PUT", args: {"x": "{{nobody}}"}),
             "dup": (url: "ftp://h"), "dup": (url: "https://h"),
             "nourl": (method: "PUT"),
             "captured": (url: "https://h", rotation: Rotatin, follow: true, daily_limit: -1, hosts: ["a/b", 5, "h", "h"]),
@@ -227,6 +227,51 @@ fn all_mistakes_are_reported_at_once_by_path_with_what_to_do() {
     let expected = include_str!("../golden/config-mistakes.txt");
     assert_eq!(found.join("\n") + "\n", expected);
     assert!(!found.join("").contains("hunter2"), "a secret is repeated");
+}
+
+#[test]
+fn a_file_that_is_missing_is_told_with_all_other_mistakes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.ron");
+    let tls = r#"tls: (cert: "c.pem", key: "config.ron", client_ca: "a.pem")"#;
+    let text = format!(
+        r#"(http: ({tls}), resp: ({tls}), outbound: (ca_file: "x.pem"), log: (level: "loud"), token_sources: {{}})"#
+    );
+    std::fs::write(&path, text).unwrap();
+    let errors = config::load(&path, &Environment::default()).unwrap_err();
+    let named: Vec<&str> = errors.mistakes().iter().map(|m| m.path.as_str()).collect();
+    let of_files = [
+        "http.tls.cert",
+        "http.tls.client_ca",
+        "resp.tls.cert",
+        "resp.tls.client_ca",
+        "outbound.ca_file",
+    ];
+    assert_eq!(named, [&of_files[..], &["log.level", "token_sources"]].concat());
+    let first = &errors.mistakes()[0].message;
+    let expected = format!("there is no {}; name a file", dir.path().join("c.pem").display());
+    assert!(first.starts_with(&expected), "{first}");
+}
+
+#[test]
+fn a_file_that_an_editor_on_windows_has_saved_is_read_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.ron");
+    std::fs::write(dir.path().join("secret"), "\u{feff}s0\r\n").unwrap();
+    let text = "(\n    request_secret: \"${file:secret}\",\n    token_sources: {\"t\": (url: \"https://h\")},\n)";
+    std::fs::write(&path, format!("\u{feff}{text}").replace('\n', "\r\n")).unwrap();
+    let config = config::load(&path, &Environment::default()).unwrap();
+    assert!(config.request_secret.unwrap().matches(b"s0"), "without the mark");
+
+    // 令牌, as GBK has it.
+    let gbk = [b"(\n// \xc1\xee\xc5\xc6\n".as_slice(), text.as_bytes()].concat();
+    std::fs::write(&path, gbk).unwrap();
+    let errors = config::load(&path, &Environment::default()).unwrap_err();
+    let [mistake] = errors.mistakes() else { panic!("{errors}") };
+    assert_eq!(
+        mistake.message,
+        "cannot be read: line 2 is not UTF-8; have the editor save the file as UTF-8"
+    );
 }
 
 #[test]

@@ -323,7 +323,7 @@ async fn a_store_directory_that_is_deleted_is_there_again_when_the_server_stops(
     let last = served_to_redis(&ours).await;
     let before = std::fs::read_to_string(store.join("request_secret")).unwrap();
     std::fs::rename(&store, dir.path().join("gone")).unwrap();
-    ours.signal("TERM").await;
+    ours.signal("-TERM").await;
     ours.child.wait().await.unwrap();
     wechat.stop().await;
     assert_eq!(std::fs::read_to_string(store.join("request_secret")).unwrap(), before);
