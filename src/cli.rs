@@ -138,7 +138,7 @@ Log levels, in the place of the config's.
 \fBNO_COLOR\fR, \fBCOLUMNS\fR, \fBLC_ALL\fR, \fBLC_MESSAGES\fR, \fBLANG\fR
 Whether and how wide \fBstatus\fR is shown, and whether what to do is said in Chinese.
 .SH EXIT STATUS
-0: done. 1: not all sources are live, or not everything in flight was finished. 2, 64: the words of the
+0: done. 1: not all sources are live, \fBdoctor\fR found a problem, or not everything in flight was finished. 2, 64: the words of the
 command make no sense. 65: what is named is not there. 69: no server answers. 71: the system refuses something.
 75: not now. 76: what answers is no such server. 77: the key is wrong. 78: the config has mistakes.
 "#;

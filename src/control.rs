@@ -62,7 +62,7 @@ impl fmt::Display for NoReset {
         match self {
             NoReset::UnknownSource => f.write_str("there is no such source"),
             NoReset::NotOfWeChat(why) => f.write_str(why),
-            NoReset::UsedUp => f.write_str("the account's resets of this month are used up"),
+            NoReset::UsedUp => f.write_str("the account's resets of this month are used up; its calls come back at midnight in Beijing"),
             NoReset::Upstream(words) => f.write_str(words),
         }
     }

@@ -43,6 +43,8 @@ pub struct Connection {
     /// What to do where a server drops a connection because of the certificate that it is shown, or not:
     /// it may do so without a word. Empty where nothing is encrypted.
     about_identity: &'static str,
+    /// Why nobody may answer although a server runs. Empty where its address was named.
+    about_address: &'static str,
 }
 
 /// What a request says.
@@ -85,6 +87,12 @@ impl Connection {
         };
         let mut trust =
             Trust { exactly: None, beside: args.ca.clone(), identity: args.identity.clone() };
+        let about_address = match url {
+            Some(_) => "",
+            None => {
+                "; if http.bind was changed since it was started, --url with the address of before finds it"
+            }
+        };
         let (url, by, key) = match url {
             Some((url, by)) => {
                 // The key of the config is for the server of the config: it is sent to no other.
@@ -131,7 +139,7 @@ impl Connection {
             }
             _ => "",
         };
-        Ok(Connection { outbound, url, place, key, about_identity })
+        Ok(Connection { outbound, url, place, key, about_identity, about_address })
     }
 
     /// Asks, and takes the body of an answer that is no refusal.
@@ -181,7 +189,8 @@ impl Connection {
             OutboundError::NotConnected(words) => Failure::new(
                 EX_UNAVAILABLE,
                 format_args!(
-                    "no server answers at {place}: {words}. Is it running? Start it, or name another one with --url"
+                    "no server answers at {place}: {words}. Is it running? Start it, or name another one with --url{}",
+                    self.about_address
                 ),
             ),
             OutboundError::NoTls(words) => Failure::new(
@@ -251,10 +260,10 @@ impl Connection {
             }
             _ => message,
         };
-        if let Some(seconds) = error["retry_after"].as_u64()
-            && !words.contains(&format!("{seconds} seconds"))
+        if let Some(wait) = error["retry_after"].as_u64().map(in_seconds)
+            && !words.contains(&wait)
         {
-            let _ = write!(words, "; try again in {seconds} seconds");
+            let _ = write!(words, "; try again in {wait}");
         }
         for mistake in error["mistakes"].as_array().into_iter().flatten() {
             let part = |name: &str| printable(mistake[name].as_str().unwrap_or_default());
@@ -323,6 +332,11 @@ fn own_url(bind: SocketAddr, is_encrypted: bool) -> Result<Url, Failure> {
     let scheme = if is_encrypted { "https" } else { "http" };
     let url = format!("{scheme}://{}", SocketAddr::new(ip, bind.port()));
     Ok(Url::parse(&url).expect("an address and a port make an address"))
+}
+
+/// A wait in words.
+pub(super) fn in_seconds(seconds: u64) -> String {
+    format!("{seconds} second{}", if seconds == 1 { "" } else { "s" })
 }
 
 /// A text of a server's without what a terminal would obey.

@@ -185,6 +185,9 @@ fn token(redis: &mut Client, key: &str) -> Result<Option<Read>, Failure> {
         _ => None,
     };
     let kind = text(redis.tell(&["TYPE", key])?).unwrap_or_default();
+    let refused = |wrong: &str| {
+        Failure::new(EX_DATAERR, format_args!("{} is not taken over: {wrong}", printable(key)))
+    };
     // It may be renewed between two requests: then its TTL would be the new one's.
     for _ in 0..3 {
         let (worn, ends) = match &kind[..] {
@@ -201,12 +204,16 @@ fn token(redis: &mut Client, key: &str) -> Result<Option<Read>, Failure> {
             b"string" => (text(redis.tell(&["GET", key])?), None),
             other => {
                 let kind = printable(&String::from_utf8_lossy(other));
-                let words =
-                    format!("{} is not taken over: it is a {kind}, not a token", printable(key));
-                return Err(Failure::new(EX_DATAERR, words));
+                return Err(refused(&format!("it is a {kind}, not a token")));
             }
         };
-        let Some(worn) = worn else { return Ok(None) };
+        let Some(worn) = worn else {
+            // The hash may also have ended since its type was asked for.
+            if &kind[..] == b"hash" && matches!(redis.tell(&["EXISTS", key])?, Reply::Number(1)) {
+                return Err(refused("it is a hash without the field `value`"));
+            }
+            return Ok(None);
+        };
         let Reply::Number(ttl) = redis.tell(&["PTTL", key])? else { return Ok(None) };
         let ends = match (ends, ttl) {
             // wechatpy keeps the end of some tokens in a key of its own.

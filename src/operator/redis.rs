@@ -20,6 +20,9 @@ use crate::token::Secret;
 /// How long a connection, and each read and write on it, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What to do about a server that does not know TLS.
+const IN_THE_CLEAR: &str = "it does not speak TLS at that port; write redis:// if that is right";
+
 /// The port of a Redis server that names none.
 const PORT: u16 = 6379;
 
@@ -122,7 +125,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).map_err(|error| unavailable(&error))?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(|error| unavailable(&error))?;
         let stream: Box<dyn Stream> = if *is_encrypted {
-            Box::new(trust.encrypt(host, stream).map_err(|error| match error {
+            Box::new(trust.encrypt(host, stream, IN_THE_CLEAR).map_err(|error| match error {
                 OutboundError::CannotSend(words) => Failure::new(EX_CONFIG, words),
                 OutboundError::NoTls(words) => Failure::new(
                     EX_UNAVAILABLE,

@@ -5,8 +5,8 @@ use std::io::Read;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::connection::{Ask, Connection};
-use super::{Desk, EX_DATAERR, EX_PROTOCOL, EX_USAGE, Failure, print};
+use super::connection::{Ask, Connection, in_seconds};
+use super::{Desk, EX_DATAERR, EX_PROTOCOL, EX_TEMPFAIL, EX_USAGE, Failure, print};
 use crate::cli::{GetArgs, RefreshArgs};
 
 /// The longest token that is read from standard input, in bytes.
@@ -38,13 +38,17 @@ pub(super) async fn refresh(args: &RefreshArgs, desk: &Desk<'_>) -> Result<u8, F
     };
     let wish = Zeroizing::new(wish.to_string().into_bytes());
     let told = server.json(Ask::post(&["v1", "tokens", &args.name, "refresh"], wish)).await?;
+    // Without --stale the current token is the one that another was wanted for.
+    if stale.is_none() && told["refreshed"] != true {
+        return Err(kept(args, told["retry_after"].as_u64()));
+    }
     if args.print {
         return print_value(told["value"].as_str());
     }
     let number = |name: &str| told[name].as_u64().unwrap_or_default();
     let what = match told["refreshed"].as_bool() {
         Some(true) => "has another token now",
-        _ => "keeps its token, which is the newest",
+        _ => "has another token already",
     };
     print(&format!(
         "{} {what}: generation {}, good for {} seconds\n",
@@ -53,6 +57,26 @@ pub(super) async fn refresh(args: &RefreshArgs, desk: &Desk<'_>) -> Result<u8, F
         number("expires_in")
     ))?;
     Ok(0)
+}
+
+/// Why there is no other token than the current one: a cooldown of so many more seconds, or the upstream.
+fn kept(args: &RefreshArgs, retry_after: Option<u64>) -> Failure {
+    let name = &args.name;
+    let why = match retry_after {
+        Some(seconds) => {
+            let unforced =
+                if args.force { ", and its upstream cannot be asked for more" } else { "" };
+            format!(
+                "nothing was fetched: it was fetched a moment ago{unforced}; try again in {}. Where its token was \
+                 refused, say so: `wechat-token-server get {name} | wechat-token-server refresh {name} --stale -`",
+                in_seconds(seconds)
+            )
+        }
+        None => {
+            "its upstream gives the same one again, as some do until it is about to end".to_owned()
+        }
+    };
+    Failure::new(EX_TEMPFAIL, format_args!("{name} keeps its token: {why}"))
 }
 
 fn print_value(value: Option<&str>) -> Result<u8, Failure> {

@@ -16,7 +16,7 @@ use rustls::{
     Error, RootCertStore, SignatureScheme, StreamOwned,
 };
 
-use super::{OutboundError, OutboundSetupError, innermost, setup_error};
+use super::{OutboundError, OutboundSetupError, cause_of, innermost, setup_error};
 
 /// What a server is believed by, and what it is shown.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +78,7 @@ impl Trust {
         builder.with_client_auth_cert(chain, key).map_err(|error| wrong(&error))
     }
 
-    /// Encrypts a connection to `host`.
+    /// Encrypts a connection to `host`; `in_the_clear` is what to say of a server that does not know TLS.
     ///
     /// # Errors
     /// A file cannot be used, `host` is no name of one, or TLS is not agreed on.
@@ -86,6 +86,7 @@ impl Trust {
         &self,
         host: &str,
         mut stream: TcpStream,
+        in_the_clear: &'static str,
     ) -> Result<impl io::Read + io::Write + use<>, OutboundError> {
         let cannot = |words: String| OutboundError::CannotSend(words);
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -95,9 +96,15 @@ impl Trust {
         let mut connection = ClientConnection::new(Arc::new(tls), name)
             .map_err(|error| cannot(error.to_string()))?;
         while connection.is_handshaking() {
-            connection
-                .complete_io(&mut stream)
-                .map_err(|error| OutboundError::NoTls(innermost(&error, advice)))?;
+            connection.complete_io(&mut stream).map_err(|error| {
+                OutboundError::NoTls(match (error.kind(), cause_of(&error)) {
+                    // The read timeout is over: the hello was taken for a command that goes on.
+                    (io::ErrorKind::WouldBlock, _) | (_, Some(Error::InvalidMessage(_))) => {
+                        in_the_clear.to_owned()
+                    }
+                    _ => innermost(&error, advice),
+                })
+            })?;
         }
         Ok(StreamOwned::new(connection, stream))
     }

@@ -125,9 +125,12 @@ impl RefreshError {
     }
 }
 
-/// Whole seconds, rounded up: who waits that long has waited long enough.
-fn seconds(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+/// Whole seconds in words, rounded up: who waits that long has waited long enough.
+fn seconds(wait: Duration) -> String {
+    match wait.as_secs() + u64::from(wait.subsec_nanos() > 0) {
+        1 => "1 second".into(),
+        seconds => format!("{seconds} seconds"),
+    }
 }
 
 impl fmt::Display for RefreshError {
@@ -136,11 +139,11 @@ impl fmt::Display for RefreshError {
             RefreshError::UnknownSource => f.write_str("unknown type"),
             RefreshError::Failed { what, wait: None } => f.write_str(what),
             RefreshError::Failed { what, wait: Some(wait) } => {
-                write!(f, "{what}; try again in {} seconds", seconds(*wait))
+                write!(f, "{what}; try again in {}", seconds(*wait))
             }
             RefreshError::TooSoon { wait } => write!(
                 f,
-                "this token was fetched a moment ago; if it is still refused in {} seconds, say so then",
+                "this token was fetched a moment ago; if it is still refused in {}, say so then",
                 seconds(*wait)
             ),
             RefreshError::Unchanged => {
@@ -255,6 +258,8 @@ mod tests {
         assert_eq!(failed.to_string(), "no");
         let again = failed.again_in(Duration::from_millis(29_001));
         assert_eq!(again.to_string(), "no; try again in 30 seconds");
+        let again = again.again_in(Duration::from_secs(1));
+        assert_eq!(again.to_string(), "no; try again in 1 second");
         let soon = RefreshError::TooSoon { wait: Duration::from_secs(30) };
         assert!(soon.to_string().contains("in 30 seconds"));
     }

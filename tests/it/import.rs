@@ -122,6 +122,10 @@ async fn a_token_of_the_stores_own_is_not_replaced_unless_that_is_meant() {
         told.is(code, &[words]);
         assert!(!told.words().contains("hunter2"), "{told:?}");
     }
+    // TLS where it is not spoken: what answers has taken the hello for a command that goes on.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = format!("rediss://{}", silent.local_addr().unwrap());
+    import(&file, &[&tls], &[]).await.is(69, &["does not speak TLS at that port; write redis://"]);
     // What answers is no Redis.
     let http = format!("redis://{}", old.server.http);
     import(&file, &[&http], &[]).await.is(76, &["is no Redis"]);
@@ -278,6 +282,7 @@ mod real {
                     &["SETEX", "long", "86400", TOKEN],
                     &["SETEX", "words", "7000", "hunter2 is no token at all"],
                     &["LPUSH", "list", TOKEN],
+                    &["HSET", "hash", "token", TOKEN],
                     &["-n", "3", "SETEX", "elsewhere", "7000", TOKEN],
                 ],
             )
@@ -297,6 +302,7 @@ mod real {
             (&from, "long", 65, "longer than WeChat's tokens live"),
             (&from, "words", 65, "characters that no token has"),
             (&from, "list", 65, "it is a list, not a token"),
+            (&from, "hash", 65, "it is a hash without the field `value`"),
             (&other, "short", 65, "no such key"),
         ] {
             let new = tempfile::tempdir().unwrap();

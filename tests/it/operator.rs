@@ -171,7 +171,15 @@ async fn get_tells_a_token_that_is_not_there_from_a_server_that_is_not() {
     soon("the end", world.server.child.wait()).await.unwrap();
     let address = world.server.http;
     let told = world.told(&["get", "access_token"]).await;
-    told.is(69, &[&format!("http://{address} (http.bind of "), "Is it running?", "--url"]);
+    told.is(
+        69,
+        &[
+            &format!("http://{address} (http.bind of "),
+            "Is it running?",
+            "--url",
+            "http.bind was changed since",
+        ],
+    );
     assert_eq!(told.out, "");
     world.wechat.stop().await;
 }
@@ -186,7 +194,7 @@ async fn refresh_fetches_another_token_unless_there_is_one() {
     assert!(!told.words().contains(&second[..20]));
     // What was refused is not the current one any more.
     let told = world.told(&["refresh", "access_token", "--stale", &token]).await;
-    told.is(0, &["keeps its token, which is the newest"]);
+    told.is(0, &["access_token has another token already: generation "]);
     let input = format!("{second}\n");
     let args = ["refresh", "access_token", "--stale", "-", "--print"];
     let told = world.told_with(&args, &[], Some(&input)).await;
@@ -203,6 +211,25 @@ async fn refresh_fetches_another_token_unless_there_is_one() {
     let told = world.told(&["refresh", "access_token", "--force"]).await;
     told.is(75, &["errcode 40164", "IP allow list"]);
     world.told(&["refresh", "nope"]).await.is(65, &["no such source"]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refresh_says_why_it_keeps_a_token_and_does_not_call_that_done() {
+    let world = World::with(r#"refresh: (cooldown: "60s"), "#, "").await;
+    let token = served(world.server.http, "access_token", None).await;
+    for further in [&[][..], &["--force"], &["--print"]] {
+        let told = world.told(&[&["refresh", "access_token"], further].concat()).await;
+        told.is(75, &["access_token keeps its token: nothing was fetched", "; try again in 5"]);
+        told.is(
+            75,
+            &[" seconds", "get access_token | wechat-token-server refresh access_token --stale -"],
+        );
+        assert_eq!(told.out, "");
+    }
+    assert_eq!(served(world.server.http, "access_token", None).await, token);
+    let told = world.told(&["refresh", "access_token", "--stale", "another"]).await;
+    told.is(0, &["another token already"]);
     world.stop().await;
 }
 
@@ -536,7 +563,7 @@ async fn a_reset_gives_the_calls_back_and_lets_go_on_what_had_waited_for_the_nex
     world.told(&["quota", "show", "ticket"]).await.is(0, &["  9\n"]);
     world.told(&["quota", "reset", "ticket", "--yes"]).await.is(0, &["reset 10 of 10"]);
     let told = world.told(&["quota", "reset", "ticket", "--yes"]).await;
-    told.is(75, &["resets of this month are used up"]);
+    told.is(75, &["resets of this month are used up", "midnight in Beijing"]);
     assert_eq!(world.wechat.calls(Endpoint::ClearQuota), 10, "the eleventh is not sent");
     assert!(!world.server.log().contains(Account::SANDBOX_SECRET));
     world.stop().await;
@@ -553,7 +580,7 @@ async fn a_reset_that_wechat_refuses_changes_nothing() {
     // The month's resets are used up elsewhere: in the console, by another server.
     world.wechat.set(|settings| settings.clear_quota = Some(0));
     let told = reset("ticket").await;
-    told.is(75, &["resets of this month are used up"]);
+    told.is(75, &["resets of this month are used up", "midnight in Beijing"]);
     world.told(&["quota", "show", "ticket"]).await.is(0, &["  10\n"]);
     let shop = [("WECHAT_TOKEN_SERVER_KEY", "a-key-of-the-shop-0123")];
     let as_shop =

@@ -58,6 +58,8 @@ pub(super) async fn refresh(
         return Err(ApiError::may_not_force());
     }
     let before = site.reader.live(name, site.clock.now()).map(|live| live.record().generation);
+    let rests_until = || site.reader.slot(name).map(|slot| slot.condition().rests_until);
+    let rested_until = rests_until();
     let wish = match stale.filter(|stale| !stale.is_empty()) {
         Some(stale) => Wish::Other { refused: Refused::parse(&stale), force },
         None => Wish::Any { newer_than: before, force },
@@ -81,5 +83,10 @@ pub(super) async fn refresh(
     // Of other than was served when the client asked; somebody may have refreshed it before.
     let refreshed = before != Some(generation);
     let life = Life::new(promised, generation, now);
-    Ok(token::body(name, &published.record.value, life, Some(refreshed)))
+    // Who named no value is given the current one in a cooldown; a fetch meanwhile would have begun another.
+    let is_any = matches!(wish, Wish::Any { .. });
+    let rest = rested_until.filter(|until| is_any && !refreshed && rests_until() == Some(*until));
+    let retry_after = rest.and_then(|until| until.checked_sub(now.unix_seconds()));
+    let retry_after = retry_after.filter(|seconds| *seconds > 0);
+    Ok(token::after_refresh(name, &published.record.value, life, refreshed, retry_after))
 }

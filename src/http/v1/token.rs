@@ -85,11 +85,25 @@ struct Body<'a> {
     life: Life,
     #[serde(skip_serializing_if = "Option::is_none")]
     refreshed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
-/// A token as JSON; `refreshed` says of a refresh whether it brought another value.
-pub(super) fn body(name: &str, value: &Secret, life: Life, refreshed: Option<bool>) -> Response {
-    json(&Body { name, value: value.expose(), life, refreshed })
+/// A token as JSON.
+fn body(name: &str, value: &Secret, life: Life) -> Response {
+    json(&Body { name, value: value.expose(), life, refreshed: None, retry_after: None })
+}
+
+/// What a refresh came to: `refreshed` says whether it brought another value, `retry_after` for how many more
+/// seconds the cooldown keeps it from that.
+pub(super) fn after_refresh(
+    name: &str,
+    value: &Secret,
+    life: Life,
+    refreshed: bool,
+    retry_after: Option<u64>,
+) -> Response {
+    json(&Body { name, value: value.expose(), life, refreshed: Some(refreshed), retry_after })
 }
 
 /// How long a client may rely on a token: whole seconds, and Unix seconds.
@@ -166,7 +180,7 @@ fn given(name: &str, live: &LiveToken, format: Format, now: Now) -> Response {
     let answer = match format {
         Format::Json => {
             let life = Life::new(live.promised_life(), record.generation, now);
-            body(name, &record.value, life, None)
+            body(name, &record.value, life)
         }
         Format::Text => {
             let plain = HeaderValue::from_static("text/plain; charset=utf-8");

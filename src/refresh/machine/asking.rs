@@ -19,7 +19,7 @@ use super::{Effect, Machine, WaiterId};
 pub(in crate::refresh) const MAX_WAITERS: usize = 1_024;
 
 /// A cooldown is this many times as long for a client that does not say which value it saw refused.
-const UNFOUNDED: u32 = 10;
+pub(in crate::refresh) const UNFOUNDED: u32 = 10;
 
 /// What a waiter would take for news.
 #[derive(Debug)]
