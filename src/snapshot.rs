@@ -229,11 +229,6 @@ impl Publisher {
         self.slot.0.condition.set_next_renewal(at);
     }
 
-    /// Notes until when a client that names no refused value has nothing fetched.
-    pub fn note_rest(&self, until: SystemTime) {
-        self.slot.0.condition.set_rest(until);
-    }
-
     /// Notes whether the token that is served is on disk.
     pub fn note_on_disk(&self, is_on_disk: bool) {
         self.slot.0.condition.set_on_disk(is_on_disk);

@@ -80,6 +80,12 @@ impl RefreshPolicy {
         self.must_renew_before.min(lifetime / 20).min(self.lead(lifetime))
     }
 
+    /// How long after a successful fetch a client that does not say which value it saw refused has nothing
+    /// fetched: ten cooldowns.
+    pub fn unfounded_cooldown(&self) -> Duration {
+        self.cooldown * 10
+    }
+
     /// The overlap, where it limits what may be promised.
     pub fn promised_overlap(&self) -> Option<Duration> {
         (self.rotation == Rotation::Rotating).then_some(self.overlap)

@@ -16,7 +16,7 @@ use crate::config::TokenSource;
 use crate::refresh::handle::{RefreshError, RefreshHandle, RefreshRequest, Wish};
 use crate::refresh::ledger::{Admitted, Denied, Ledger, Purpose};
 use crate::refresh::line::RequestQueue;
-use crate::refresh::machine::{Effect, Event, MAX_WAITERS, Machine, UNFOUNDED, WaiterId};
+use crate::refresh::machine::{Effect, Event, MAX_WAITERS, Machine, WaiterId};
 use crate::refresh::meters::Meters;
 use crate::refresh::places::Places;
 use crate::refresh::report::{self, Report};
@@ -297,11 +297,7 @@ impl<U: Upstream, S: RecordStore> Refresher<U, S> {
                 self.tools.shared.meters.count_foreign();
                 self.publisher.note_foreign(*generation);
             }
-            Report::Renewed { .. } => {
-                self.publisher.note_success(now.wall);
-                let rest = self.source.policy.cooldown * UNFOUNDED;
-                self.publisher.note_rest(now.wall + rest);
-            }
+            Report::Renewed { .. } => self.publisher.note_success(now.wall),
             _ => {}
         }
     }

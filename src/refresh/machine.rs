@@ -23,8 +23,8 @@ use crate::source::{FailureClass, FetchError, Fetched};
 use crate::store::StoreError;
 use crate::token::{Generation, Secret, SourceIdentity, TokenRecord};
 
+pub(super) use asking::MAX_WAITERS;
 use asking::Waiter;
-pub(super) use asking::{MAX_WAITERS, UNFOUNDED};
 use failing::Streak;
 
 /// Names a waiting client to the driver, which has its reply channel.

@@ -71,8 +71,6 @@ pub(super) struct Condition {
     in_memory_only: AtomicBool,
     /// When the next renewal is due, in Unix seconds; 0: one is under way.
     next_renewal: AtomicU32,
-    /// Until when nobody has it fetched without a reason, in Unix seconds.
-    rests_until: AtomicU32,
     renewed: AtomicU32,
     failed: AtomicU32,
     /// In a box, since with many sources most have none.
@@ -95,8 +93,6 @@ pub struct ConditionNow {
     pub is_on_disk: bool,
     /// When the next renewal is due, in Unix seconds; `None` while one is under way.
     pub next_renewal: Option<u64>,
-    /// Until when a client that names no refused value has nothing fetched, in Unix seconds; it may be past.
-    pub rests_until: u64,
     /// How many renewals have come off since the start.
     pub renewed: u32,
     /// How many have failed since the start.
@@ -121,7 +117,6 @@ impl Condition {
             is_failing: self.is_failing(),
             is_on_disk: !self.in_memory_only.load(Ordering::Relaxed),
             next_renewal: (next != 0).then_some(next.into()),
-            rests_until: self.rests_until.load(Ordering::Relaxed).into(),
             renewed: self.renewed.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
         }
@@ -157,10 +152,6 @@ impl Condition {
     pub(super) fn set_next_renewal(&self, at: Option<SystemTime>) {
         let at = at.map_or(0, |at| u32_seconds(at).max(1));
         self.next_renewal.store(at, Ordering::Relaxed);
-    }
-
-    pub(super) fn set_rest(&self, until: SystemTime) {
-        self.rests_until.store(u32_seconds(until), Ordering::Relaxed);
     }
 
     pub(super) fn set_on_disk(&self, is_on_disk: bool) {

@@ -41,7 +41,6 @@ fn status(state: State, trouble: Option<Trouble>, is_on_disk: bool) -> SourceSta
             is_failing,
             is_on_disk,
             next_renewal: None,
-            rests_until: 0,
             renewed: 0,
             failed: 0,
         },

@@ -1,6 +1,7 @@
 //! `POST /v1/tokens/{name}/refresh`: another token than the one that the client saw refused.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::Stream;
 use serde::Deserialize;
@@ -8,10 +9,12 @@ use warp::Buf;
 use warp::reply::Response;
 
 use crate::access::{User, Via};
+use crate::clock::Now;
 use crate::refresh::{Refused, Wish};
-use crate::token::SourceName;
+use crate::token::{SourceName, TokenRecord};
 
 use super::super::form;
+use super::super::handlers::Site;
 use super::super::routes::BodyFormat;
 use super::token::{self, Life};
 use super::{ApiError, Asked, visible};
@@ -57,12 +60,11 @@ pub(super) async fn refresh(
         audit.denied(user, name, address, Via::Http, reason);
         return Err(ApiError::may_not_force());
     }
-    let before = site.reader.live(name, site.clock.now()).map(|live| live.record().generation);
-    let rests_until = || site.reader.slot(name).map(|slot| slot.condition().rests_until);
-    let rested_until = rests_until();
+    let before = site.reader.live(name, site.clock.now());
+    let before = before.map(|live| (live.record().generation, live.record().fetched_at));
     let wish = match stale.filter(|stale| !stale.is_empty()) {
         Some(stale) => Wish::Other { refused: Refused::parse(&stale), force },
-        None => Wish::Any { newer_than: before, force },
+        None => Wish::Any { newer_than: before.map(|(generation, _)| generation), force },
     };
     let outcome = site.refresh.ask(name, wish).await;
     if let Ok(source) = SourceName::parse(name) {
@@ -79,14 +81,22 @@ pub(super) async fn refresh(
     // A fresh reading: the fetch may have taken seconds.
     let now = site.clock.now();
     let promised = published.promised_life(now).ok_or_else(ApiError::no_token)?;
-    let generation = published.record.generation;
+    let TokenRecord { generation, fetched_at, .. } = published.record;
     // Of other than was served when the client asked; somebody may have refreshed it before.
-    let refreshed = before != Some(generation);
+    let refreshed = before.is_none_or(|(served, _)| served != generation);
     let life = Life::new(promised, generation, now);
-    // Who named no value is given the current one in a cooldown; a fetch meanwhile would have begun another.
-    let is_any = matches!(wish, Wish::Any { .. });
-    let rest = rested_until.filter(|until| is_any && !refreshed && rests_until() == Some(*until));
-    let retry_after = rest.and_then(|until| until.checked_sub(now.unix_seconds()));
-    let retry_after = retry_after.filter(|seconds| *seconds > 0);
+    // An upstream that was asked and gave the same value again has given it a new time.
+    let is_untouched = matches!(wish, Wish::Any { .. }) && before == Some((generation, fetched_at));
+    let retry_after = if is_untouched { rest(site, name, fetched_at, now) } else { None };
     Ok(token::after_refresh(name, &published.record.value, life, refreshed, retry_after))
+}
+
+/// For how many more seconds a source of which this was fetched then is not asked again by who names no
+/// refused value.
+fn rest(site: &Site, name: &str, fetched_at: SystemTime, now: Now) -> Option<u64> {
+    let sources = site.status.sources();
+    let source = sources.iter().find(|source| source.name.as_str() == name)?;
+    let end = fetched_at + source.policy.unfounded_cooldown();
+    let left = end.duration_since(now.wall).ok().filter(|left| !left.is_zero())?;
+    Some(left.as_secs() + u64::from(left.subsec_nanos() > 0))
 }

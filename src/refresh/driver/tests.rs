@@ -473,7 +473,7 @@ async fn a_failed_forced_refresh_says_why_keeps_the_token_and_may_be_forced_agai
     assert_eq!(world.value("access_token").unwrap(), "access_token-0");
     // The failure is shared for a second; then the operator may have mended it.
     let told = world.force("access_token").await.unwrap_err();
-    assert!(told.to_string().ends_with("try again in 1 seconds"), "{told}");
+    assert!(told.to_string().ends_with("try again in 1 second"), "{told}");
     seconds(1).await;
     assert_eq!(world.force("access_token").await.unwrap(), "access_token-1");
     assert_eq!(world.fetched_at("access_token"), [0, 60, 61]);

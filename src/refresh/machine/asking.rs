@@ -18,9 +18,6 @@ use super::{Effect, Machine, WaiterId};
 /// Each holds one; more is an attack or a loop, and is refused rather than remembered.
 pub(in crate::refresh) const MAX_WAITERS: usize = 1_024;
 
-/// A cooldown is this many times as long for a client that does not say which value it saw refused.
-pub(in crate::refresh) const UNFOUNDED: u32 = 10;
-
 /// What a waiter would take for news.
 #[derive(Debug)]
 pub(super) enum Knows {
@@ -96,7 +93,7 @@ impl Machine {
                     }
                 }
                 (Knows::Generation(_) | Knows::Attempt, _) => {
-                    if self.cools_down(now, self.policy.cooldown * UNFOUNDED).is_some() {
+                    if self.cools_down(now, self.policy.unfounded_cooldown()).is_some() {
                         return Some(Ok(Arc::clone(current)));
                     }
                 }
