@@ -2,21 +2,22 @@
 //! file of `doctor/` has an observation, which may take time, and a judgement, which is pure.
 //!
 //! There are two places to look from. A server knows its tokens, the calls it has made, and how its renewals do
-//! ([`Doctor`]); a process beside it sees the config's files, the ports, the store's directory ([`of_machine`]), and,
-//! where no server runs, finds the rest out itself ([`of_upstream`]). Neither fetches a token beside a server
-//! that runs, nor any that could replace one which others hold.
+//! ([`Doctor`]); a process beside it sees whether one runs ([`Presence`]), the config's files, the ports, the store's
+//! directory ([`of_machine`]), and, where none answers, finds the rest out itself ([`of_upstream`]). Neither
+//! fetches a token beside a server that runs, nor any that could replace one which others hold.
 
+mod certificates;
 mod credentials;
 mod descriptors;
 mod files;
 mod finding;
 mod hosts;
 mod ports;
+mod presence;
 mod quota;
 mod report;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -36,10 +37,11 @@ use crate::token::{Secret, SourceName, TokenRecord};
 
 use credentials::{Asked, Offline};
 use finding::words;
-use ports::{Owner, Running};
+use ports::Owner;
 use quota::Calls;
 
 pub use finding::{Finding, Mark, Topic, Words, is_well};
+pub use presence::Presence;
 pub use report::{Look, from_json, text, to_json};
 
 /// How many sources are looked at one by one. Each may be a call of the upstream; and who has more of them looks
@@ -173,33 +175,28 @@ fn no_client(error: &OutboundSetupError) -> Finding {
     Finding::problem(Topic::Files, "outbound_unusable", "outbound", what).remedy(remedy)
 }
 
-/// Finds out, where no server runs, what one would: by the hosts themselves, the tokens that an earlier run has
-/// left in the store, and, where there are none, by trials that replace nobody's token.
-pub async fn of_upstream(config: &Config, clock: &SharedClock) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok(
-        Topic::Server,
-        "server_does_not_run",
-        "",
-        words(
-            "does not run; this is what the command sees by itself",
-            "未运行；以下由命令自行检查",
-        ),
-    )];
+/// Finds out what a server would that cannot be asked: by the hosts themselves and, where none runs, by the tokens
+/// that an earlier run has left in the store and, where there are none, by trials that replace nobody's token.
+pub async fn of_upstream(config: &Config, server: &Presence, clock: &SharedClock) -> Vec<Finding> {
+    let mut findings = Vec::new();
     let sources: Vec<Arc<TokenSource>> = config.sources.iter().cloned().map(Arc::new).collect();
-    let peek = {
-        let path = config.store.path.clone();
-        let keys = Keys::new(config.store.key.as_ref(), &config.store.old_keys);
-        let peek = tokio::task::spawn_blocking(move || store::peek(&path, &keys));
-        peek.await.unwrap_or_else(|_| Peek::Unreadable("looking at it failed".into()))
+    let is_alone = matches!(server, Presence::Absent { .. });
+    let kept = if is_alone {
+        findings.push(does_not_run());
+        Some(Kept::of(peek(config).await, config, &mut findings))
+    } else {
+        None
     };
-    let kept = Kept::of(peek, config, &mut findings);
     let now = clock.now();
     match Outbound::new(&config.outbound) {
         Ok(client) => {
             let by_proxy = config.outbound.proxy.is_some();
-            let some = first(&sources, &mut findings);
-            let one: Vec<BoxFuture<'_, Vec<Finding>>> =
-                some.iter().map(|source| kept.look(&client, source, now).boxed()).collect();
+            let some = kept.as_ref().map(|kept| (kept, first(&sources, &mut findings)));
+            let one: Vec<BoxFuture<'_, Vec<Finding>>> = some
+                .iter()
+                .flat_map(|(kept, some)| some.iter().map(|source| kept.look(&client, source, now)))
+                .map(FutureExt::boxed)
+                .collect();
             let (seen, found) = futures_util::join!(
                 hosts::observe(&client, by_proxy, &sources, clock),
                 stream::iter(one).buffered(AT_ONCE).collect::<Vec<Vec<Finding>>>(),
@@ -210,10 +207,27 @@ pub async fn of_upstream(config: &Config, clock: &SharedClock) -> Vec<Finding> {
         }
         Err(error) => findings.push(no_client(&error)),
     }
-    findings.extend(quotas(sources.iter().filter_map(|source| kept.calls(source, now.wall))));
-    let limit = descriptors::observe();
-    findings.extend(limit.map(|limit| descriptors::judge(limit, config.descriptors(), false)));
+    if let Some(kept) = &kept {
+        findings.extend(quotas(sources.iter().filter_map(|source| kept.calls(source, now.wall))));
+        let limit = descriptors::observe();
+        findings.extend(limit.map(|limit| descriptors::judge(limit, config.descriptors(), false)));
+    }
     findings
+}
+
+fn does_not_run() -> Finding {
+    let what = words(
+        "does not run; this is what the command sees by itself",
+        "未运行；以下由命令自行检查",
+    );
+    Finding::ok(Topic::Server, "server_does_not_run", "", what)
+}
+
+async fn peek(config: &Config) -> Peek {
+    let path = config.store.path.clone();
+    let keys = Keys::new(config.store.key.as_ref(), &config.store.old_keys);
+    let peek = tokio::task::spawn_blocking(move || store::peek(&path, &keys));
+    peek.await.unwrap_or_else(|_| Peek::Unreadable("looking at it failed".into()))
 }
 
 /// What an earlier run has left.
@@ -246,21 +260,20 @@ impl Kept {
                 let (en, zh) = owner.map_or_else(
                     || ("another process".to_owned(), "另一进程".to_owned()),
                     |owner| {
-                        let Owner { pid, name } = owner;
+                        let Owner { pid, name, .. } = owner;
                         (format!("{name} (process {pid})"), format!("{name}（进程 {pid}）"))
                     },
                 );
                 let what = words(
-                    format!("{en} has it, and does not answer at http.bind"),
-                    format!("已被{zh}占用，且 http.bind 上没有应答"),
+                    format!("{en} has it, and is no server of ours"),
+                    format!("已被{zh}占用，且它不是本程序的服务器"),
                 );
                 findings.push(problem(
                     "store_in_use",
                     what,
                     words(
-                        "if that is a server with another config, run doctor with that one, or give each its own \
-                         store.path; if it hangs, stop it",
-                        "若它是使用另一份配置的服务器，请用那份配置运行 doctor，或让两者使用不同的 store.path；若已挂起，请停止它",
+                        "a server does not start while that lasts: wait for its end, or stop it",
+                        "在此期间服务器无法启动：请等它结束，或停止它",
                     ),
                 ));
                 Kept::InUse
@@ -280,16 +293,15 @@ impl Kept {
                 ));
                 Kept::Unread
             }
+            Peek::NotPermitted => {
+                // What the machine shows says so too, where the directory is not this user's.
+                if !files::is_strange(&config.store.path) {
+                    findings.push(unreadable(&about, "this user may not look"));
+                }
+                Kept::Unread
+            }
             Peek::Unreadable(why) => {
-                findings.push(problem(
-                    "store_unreadable",
-                    words(format!("cannot be read: {why}"), format!("无法读取：{why}")),
-                    words(
-                        "run this as the server's user (sudo -u wechat-token-server …) or as root; if it is that user, \
-                         correct the owner (chown -R) or store.path",
-                        "请以服务器的运行用户（sudo -u wechat-token-server …）或 root 运行；若已是该用户，请修正属主（chown -R）或 store.path",
-                    ),
-                ));
+                findings.push(unreadable(&about, &why));
                 Kept::Unread
             }
         }
@@ -340,6 +352,15 @@ impl Kept {
     }
 }
 
+fn unreadable(about: &str, why: &str) -> Finding {
+    let what = words(format!("cannot be read: {why}"), format!("无法读取：{why}"));
+    Finding::problem(Topic::Store, "store_unreadable", about, what).remedy(words(
+        "run this as the server's user (sudo -u wechat-token-server …) or as root; if it is that user, correct the \
+         owner (chown -R) or store.path",
+        "请以服务器的运行用户（sudo -u wechat-token-server …）或 root 运行；若已是该用户，请修正属主（chown -R）或 store.path",
+    ))
+}
+
 fn damaged(about: &str, cause: &str) -> Finding {
     let what = words(format!("its database is damaged: {cause}"), format!("数据库已损坏：{cause}"));
     Finding::warning(Topic::Store, "store_damaged", about, what).remedy(words(
@@ -348,24 +369,18 @@ fn damaged(about: &str, cause: &str) -> Finding {
     ))
 }
 
-/// What the machine shows of a server's surroundings: ports, the store's directory and disk, private keys, and what
-/// the config could do better. `server_runs`: one has answered at the config's address.
-pub fn of_machine(config: &Config, server_runs: bool) -> Vec<Finding> {
+/// What the machine shows of a server's surroundings: ports, the store's directory and disk, certificates and keys,
+/// and what the config could do better.
+pub fn of_machine(config: &Config, server: &Presence, now: SystemTime) -> Vec<Finding> {
     let http = ports::observe("http.bind", config.http.bind);
     let resp = config.resp.as_ref().map(|resp| ports::observe("resp.bind", resp.bind));
     let metrics =
         config.metrics.as_ref().map(|metrics| ports::observe("metrics.bind", metrics.bind));
-    let server = server_runs.then(|| Running { pid: http.pid() });
     let seen = [Some(http), resp, metrics].into_iter().flatten();
-    let mut findings: Vec<Finding> =
-        seen.map(|seen| ports::judge(&seen, server.as_ref())).collect();
+    let mut findings: Vec<Finding> = seen.map(|seen| ports::judge(&seen, server)).collect();
     let directory = files::observe(&config.store.path, &store::secret_path(&config.store.path));
-    findings.extend(files::judge(&directory, server_runs));
-    let keys = [
-        ("http.tls.key", config.http.tls.as_ref()),
-        ("resp.tls.key", config.resp.as_ref().and_then(|resp| resp.tls.as_ref())),
-    ];
-    findings.extend(keys.into_iter().filter_map(|(name, tls)| Some(files::key(name, &tls?.key))));
+    findings.extend(files::judge(&directory, server.is_sure()));
+    findings.extend(certificates::look(config, now));
     findings.extend(config.advice.iter().map(advice));
     if config.advice.is_empty() {
         let what = words("could not be better, by what is known of it", "没有改进建议");
@@ -374,33 +389,12 @@ pub fn of_machine(config: &Config, server_runs: bool) -> Vec<Finding> {
     findings
 }
 
-/// Whether anybody listens at this address.
-pub fn somebody_listens(address: SocketAddr) -> bool {
-    ports::observe("", address).is_taken()
-}
-
-/// That a server could not be asked, and why; `runs`: there is one.
-pub fn not_asked(why: &str, runs: bool) -> Finding {
-    let what =
-        words(format!("the server could not be asked: {why}"), format!("无法询问服务器：{why}"));
-    if runs {
-        let remedy = words(
-            "what only the server knows (its tokens, its hosts) is missing here until it can be asked",
-            "在能够询问之前，此处缺少只有服务器知道的内容（令牌、上游主机）",
-        );
-        return Finding::problem(Topic::Server, "server_not_asked", "", what).remedy(remedy);
-    }
-    Finding::warning(Topic::Server, "server_not_asked", "", what)
-        .remedy(words("see who listens there, under Ports", "监听者见「端口」一节"))
-}
-
-/// The mistakes of a config; `server_runs`: a server has answered all the same, so that some of them may be
-/// variables which it alone has.
-pub fn mistakes(errors: &ConfigErrors, server_runs: bool) -> Vec<Finding> {
+/// The mistakes of a config. Where a server runs all the same, some of them may be variables which it alone has.
+pub fn mistakes(errors: &ConfigErrors, server: &Presence) -> Vec<Finding> {
     let of = |mistake: &Mistake| {
         let Mistake { path, message } = mistake;
         let what = words(&**message, format!("有误：{message}"));
-        match server_runs {
+        match server.is_sure() {
             true => Finding::warning(Topic::Config, "config_mistake", &**path, what).remedy(words(
                 "if it is about a variable that only the server has, run doctor with the same ones; else correct it \
                  before the next restart",

@@ -37,7 +37,7 @@ use directory::{Lock, LockError, private_dir};
 pub use custody::WrongKey;
 pub use directory::{Locked, kept_secret, lock_path, request_secret, secret_path};
 pub use failpoint::PLACES_OF_A_WRITE;
-pub use peek::{Peek, peek};
+pub use peek::{Peek, is_locked, peek};
 pub use seal::{KeyId, Keys};
 
 /// How many jobs may wait for the disk. Each source has one at most.

@@ -20,9 +20,10 @@ use crate::config::{Mistake, TlsConfig};
 use crate::log_budget::LogBudget;
 use crate::shutdown::Drain;
 
-use certificate::{Life, Validity};
+use certificate::Validity;
 use files::Seen;
 
+pub use certificate::Life;
 pub use files::Loaded;
 pub use handshake::Handshakes;
 pub use stream::Stream;

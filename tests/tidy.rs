@@ -43,8 +43,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "doctor",
         &[
-            "clock", "token", "account", "config", "outbound", "source", "store", "snapshot",
-            "refresh", "status",
+            "clock", "token", "account", "config", "tls", "outbound", "source", "store",
+            "snapshot", "refresh", "status",
         ],
     ),
     (

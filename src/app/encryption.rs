@@ -44,7 +44,7 @@ impl Certificates {
         let (http, resp) = (self.http.as_ref(), self.resp.as_ref());
         let lines = [(&http::TLS, http), (&resp::TLS, resp)].map(|(listener, loaded)| {
             loaded.map_or_else(String::new, |loaded| {
-                format!("tls      {}.cert {}\n", listener.setting, loaded.life(now))
+                format!("tls      {}.cert {}\n", listener.setting, loaded.told(now))
             })
         });
         lines.concat()

@@ -284,10 +284,10 @@ pub(super) fn judge_token(source: &TokenSource, asked: &Asked, how: &Words) -> F
         );
         let en = format!(
             "somebody else fetched one for this account: find and stop that, or change to stable_token. Until then, \
-             POST /v1/tokens/{name}/refresh fetches another"
+             `wechat-token-server refresh {name}` has the running server fetch another"
         );
         let zh = format!(
-            "有其他程序也在用该账号获取令牌：请停用它，或改用 stable_token；目前可用 POST /v1/tokens/{name}/refresh 重新获取"
+            "有其他程序也在用该账号获取令牌：请停用它，或改用 stable_token；目前可用 `wechat-token-server refresh {name}` 让运行中的服务器重新获取"
         );
         return Finding::problem(Topic::Credentials, "token_refused", name, what)
             .remedy(words(en, zh));

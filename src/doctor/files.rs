@@ -44,6 +44,8 @@ enum State {
         /// Its owner, where this process is root and the owner is not.
         owner: Option<u32>,
     },
+    /// It belongs to another user, and what this one may do there says nothing of the server.
+    Strange,
     /// It is no directory, or cannot be looked at; in the system's words.
     Unusable(String),
 }
@@ -51,18 +53,21 @@ enum State {
 /// Looks at the store's directory.
 pub(super) fn observe(path: &Path, request_secret: &Path) -> Directory {
     let state = match fs::metadata(path) {
-        Ok(found) if found.is_dir() => {
-            let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-            State::Present {
+        Ok(found) if found.is_dir() => match writable(path) {
+            Err(_) if is_strange(path) => State::Strange,
+            writable => State::Present {
                 mode: found.permissions().mode() & 0o777,
-                writable: writable(path),
+                writable,
                 exposed: config::closing_command(request_secret).into_iter().collect(),
-                owner: (is_root && found.uid() != 0).then_some(found.uid()),
-            }
-        }
+                owner: (user() == Some(0) && found.uid() != 0).then_some(found.uid()),
+            },
+        },
         Ok(_) => State::Unusable("it is no directory".into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             State::Missing(writable(existing(path)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_strange(path) => {
+            State::Strange
         }
         Err(error) => State::Unusable(error.to_string()),
     };
@@ -75,6 +80,26 @@ pub(super) fn observe(path: &Path, request_secret: &Path) -> Directory {
 pub(super) fn lock_holder(dir: &Path) -> Option<Owner> {
     let lock = store::lock_path(dir).canonicalize().ok()?;
     ports::who_has_open(&[lock.to_str()?.to_owned()])
+}
+
+/// Whether a file or directory, or what keeps this process from looking at it, belongs to somebody else.
+pub(super) fn is_strange(path: &Path) -> bool {
+    let found = path.ancestors().find_map(|above| fs::metadata(above).ok());
+    let owner = found.map(|found| found.uid());
+    user().is_some_and(|user| user != 0 && owner.is_some_and(|owner| owner != user))
+}
+
+/// The user that this process runs as.
+fn user() -> Option<u32> {
+    Some(fs::metadata("/proc/self").ok()?.uid())
+}
+
+/// What to do where this user may not look.
+pub(super) fn who_may_look() -> Words {
+    words(
+        "run doctor as root (sudo) or as the server's user",
+        "请以 root（sudo）或服务器的运行用户执行 doctor",
+    )
 }
 
 /// The nearest directory above that is there.
@@ -125,6 +150,15 @@ pub(super) fn judge(seen: &Directory, server_runs: bool) -> Vec<Finding> {
         )),
         State::Missing(Err(why)) => findings.push(not_writable(why)),
         State::Unusable(why) => findings.push(not_writable(why)),
+        State::Strange => findings.push(
+            Finding::warning(
+                Topic::Store,
+                "store_not_seen",
+                &*about,
+                words("belongs to another user, and was not looked at", "属于其他用户，未检查"),
+            )
+            .remedy(who_may_look()),
+        ),
         State::Present { mode, writable, exposed, owner } => {
             match writable {
                 Err(why) => findings.push(not_writable(why)),
@@ -180,29 +214,6 @@ fn exposure(setting: &str, command: &str) -> Finding {
         .remedy(words(format!("run `{command}`"), format!("请运行 `{command}`")))
 }
 
-/// Looks at the private key of a listener, and says what there is to say.
-pub(super) fn key(setting: &str, path: &Path) -> Finding {
-    match (config::closing_command(path), fs::File::open(path)) {
-        (Some(command), _) => exposure(setting, &command),
-        (None, Ok(_)) => Finding::ok(
-            Topic::Files,
-            "key_private",
-            setting,
-            words("only the server can read it", "仅服务器可读"),
-        ),
-        (None, Err(error)) => {
-            let what = words(
-                format!("{} cannot be read: {error}", path.display()),
-                format!("{} 无法读取：{error}", path.display()),
-            );
-            Finding::problem(Topic::Files, "key_unreadable", setting, what).remedy(words(
-                "let the server's user read it, or correct the path",
-                "请让服务器的运行用户可以读取，或修正路径",
-            ))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +229,7 @@ mod tests {
         for (state, expected) in [
             (State::Missing(Ok(())), &[(Mark::Ok, "store_to_be_made")][..]),
             (State::Missing(no()), &[(Mark::Problem, "store_not_writable")]),
+            (State::Strange, &[(Mark::Warning, "store_not_seen")]),
             (State::Unusable("no".into()), &[(Mark::Problem, "store_not_writable")]),
             (present(0o700, Ok(()), None), &[(Mark::Ok, "store_writable")]),
             (present(0o700, Ok(()), Some(7)), &[(Mark::Ok, "store_writable")]),
@@ -277,17 +289,5 @@ mod tests {
         assert_eq!(fs::read_dir(&store).unwrap().count(), 1);
         assert!(writable(Path::new("/proc/self")).is_err(), "nobody can make a file there");
         assert_eq!(existing(Path::new("nowhere/at/all")), Path::new("."));
-    }
-
-    #[test]
-    fn a_private_key_is_for_the_server_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key.pem");
-        assert_eq!(key("http.tls.key", &path).code, "key_unreadable");
-        fs::write(&path, "").unwrap();
-        for (mode, code) in [(0o600, "key_private"), (0o644, "file_exposed")] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(key("http.tls.key", &path).code, code);
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use super::finding::{Finding, Topic, Words, words};
+use super::presence::Presence;
 
 /// A listener's setting and what was seen of its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,14 +39,11 @@ pub(super) struct Owner {
     pub(super) pid: u32,
     /// The name of its program, as the system cuts it off.
     pub(super) name: String,
+    /// Whether it is a server of ours, and no other command.
+    pub(super) is_server: bool,
 }
 
 impl Seen {
-    /// Whether somebody listens there.
-    pub(super) fn is_taken(&self) -> bool {
-        matches!(self.outcome, Outcome::Taken(_))
-    }
-
     /// The process that listens there, as far as that is known.
     pub(super) fn pid(&self) -> Option<u32> {
         match &self.outcome {
@@ -88,7 +86,17 @@ pub(super) fn who_has_open(names: &[String]) -> Option<Owner> {
     // Where systemd passes a socket it has it too: the other one serves.
     let pid = pids.filter(|pid| has_open(*pid, names)).max()?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(Owner { pid, name: name.trim().to_owned() })
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let name = name.trim().to_owned();
+    Some(Owner { pid, is_server: is_server(&name, &line), name })
+}
+
+/// Whether this is a server of ours, by its name and its command line, which is in parts that end with a zero byte.
+fn is_server(name: &str, line: &[u8]) -> bool {
+    // The system keeps fifteen bytes of a name: proc_pid_comm(5).
+    let is_ours = !name.is_empty() && env!("CARGO_PKG_NAME").get(..15) == Some(name);
+    let words = line.split(|byte| *byte == 0).skip(1);
+    is_ours && !words.into_iter().any(|word| matches!(word, b"doctor" | b"sandbox"))
 }
 
 /// Of other users' processes only root may know.
@@ -130,8 +138,8 @@ fn parse_ip(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// What is to be said of an address. `server` is the process of the server that has answered; `None` if none has.
-pub(super) fn judge(seen: &Seen, server: Option<&Running>) -> Finding {
+/// What is to be said of an address, by what is known of the server.
+pub(super) fn judge(seen: &Seen, server: &Presence) -> Finding {
     let Seen { setting, address, outcome } = seen;
     let about = format!("{setting} {address}");
     let ok = |code, what| Finding::ok(Topic::Ports, code, &*about, what);
@@ -140,7 +148,7 @@ pub(super) fn judge(seen: &Seen, server: Option<&Running>) -> Finding {
     };
     match outcome {
         Outcome::Any => ok("port_any", words("takes any free port", "使用任意空闲端口")),
-        Outcome::Free if server.is_some() => problem(
+        Outcome::Free if server.is_sure() => problem(
             "port_not_served",
             words("the server runs, but nobody listens there", "服务器在运行，但该地址没有监听"),
             words(
@@ -150,15 +158,31 @@ pub(super) fn judge(seen: &Seen, server: Option<&Running>) -> Finding {
         ),
         Outcome::Free => ok("port_free", words("is free", "空闲")),
         Outcome::Taken(owner) => {
-            let is_its_own = server.is_some_and(|server| match owner {
-                Some(owner) => server.pid == Some(owner.pid) || owner.pid == 1,
-                // Who it is may not be known to this user; that it is ours is what there is to believe.
-                None => true,
-            });
-            if is_its_own {
-                return ok("port_ours", words("the server listens there", "服务器正在监听"));
+            let is_its_own = server.is_sure()
+                && match owner {
+                    Some(owner) => server.pid() == Some(owner.pid) || owner.pid == 1,
+                    // Who it is may not be known to this user; that it is ours is what there is to believe.
+                    None => true,
+                };
+            match owner {
+                _ if is_its_own => {
+                    ok("port_ours", words("the server listens there", "服务器正在监听"))
+                }
+                None if *server == Presence::Untold => Finding::warning(
+                    Topic::Ports,
+                    "port_untold",
+                    &*about,
+                    words(
+                        "somebody listens there, and this user may not see who",
+                        "已有程序在监听，但当前用户无权查看是哪个进程",
+                    ),
+                )
+                .remedy(words(
+                    "run doctor as root (sudo) or as the server's user",
+                    "请以 root（sudo）或服务器的运行用户执行 doctor",
+                )),
+                _ => taken(&about, owner.as_ref()),
             }
-            taken(&about, owner.as_ref())
         }
         Outcome::NotPermitted => problem(
             "port_not_permitted",
@@ -186,7 +210,7 @@ pub(super) fn judge(seen: &Seen, server: Option<&Running>) -> Finding {
 
 fn taken(about: &str, owner: Option<&Owner>) -> Finding {
     let who = match owner {
-        Some(Owner { pid: 1, name }) => {
+        Some(Owner { pid: 1, name, .. }) => {
             // It holds the socket for the server, and starts that when somebody connects.
             let what = words(
                 format!("{name} (process 1) holds it, for the server's socket unit"),
@@ -194,7 +218,7 @@ fn taken(about: &str, owner: Option<&Owner>) -> Finding {
             );
             return Finding::ok(Topic::Ports, "port_of_systemd", about, what);
         }
-        Some(Owner { pid, name }) => words(
+        Some(Owner { pid, name, .. }) => words(
             format!("taken by {name} (process {pid})"),
             format!("已被 {name}（进程 {pid}）占用"),
         ),
@@ -206,13 +230,6 @@ fn taken(about: &str, owner: Option<&Owner>) -> Finding {
     let en = "stop that (`sudo ss -ltnp` shows who it is), or choose another port";
     let zh = "请停止该进程（`sudo ss -ltnp` 可查看），或换一个端口";
     Finding::problem(Topic::Ports, "port_taken", about, who).remedy(words(en, zh))
-}
-
-/// A server that has answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Running {
-    /// Its process, if this user may know it.
-    pub(super) pid: Option<u32>,
 }
 
 #[cfg(test)]
@@ -257,29 +274,38 @@ mod tests {
 
     #[test]
     fn an_address_is_free_the_servers_or_somebodys() {
-        let owner = |pid| Outcome::Taken(Some(Owner { pid, name: "redis-server".into() }));
-        let ours = Running { pid: Some(7) };
-        let unknown = Running { pid: None };
+        let owner = |pid| {
+            Outcome::Taken(Some(Owner { pid, name: "redis-server".into(), is_server: false }))
+        };
+        let ours = Presence::Answers { pid: Some(7) };
+        let silent = Presence::Silent { pid: 7, listens: true };
+        let unknown = Presence::Answers { pid: None };
+        let (none, untold) = (Presence::Absent { is_taken: true }, Presence::Untold);
         for (outcome, server, mark, code) in [
-            (Outcome::Any, None, Mark::Ok, "port_any"),
-            (Outcome::Free, None, Mark::Ok, "port_free"),
-            (Outcome::Free, Some(ours), Mark::Problem, "port_not_served"),
-            (owner(7), Some(ours), Mark::Ok, "port_ours"),
-            (owner(1), Some(ours), Mark::Ok, "port_ours"),
-            (owner(8), Some(ours), Mark::Problem, "port_taken"),
-            (owner(8), Some(unknown), Mark::Problem, "port_taken"),
-            (Outcome::Taken(None), Some(unknown), Mark::Ok, "port_ours"),
-            (Outcome::Taken(None), Some(ours), Mark::Ok, "port_ours"),
-            (owner(8), None, Mark::Problem, "port_taken"),
-            (owner(1), None, Mark::Ok, "port_of_systemd"),
-            (Outcome::Taken(None), None, Mark::Problem, "port_taken"),
-            (Outcome::NotPermitted, None, Mark::Problem, "port_not_permitted"),
-            (Outcome::NotOurs, None, Mark::Problem, "address_not_here"),
-            (Outcome::Other("why".into()), None, Mark::Problem, "port_unusable"),
+            (Outcome::Any, &none, Mark::Ok, "port_any"),
+            (Outcome::Free, &none, Mark::Ok, "port_free"),
+            (Outcome::Free, &ours, Mark::Problem, "port_not_served"),
+            (owner(7), &ours, Mark::Ok, "port_ours"),
+            (owner(1), &ours, Mark::Ok, "port_ours"),
+            (owner(8), &ours, Mark::Problem, "port_taken"),
+            (owner(8), &unknown, Mark::Problem, "port_taken"),
+            (Outcome::Taken(None), &unknown, Mark::Ok, "port_ours"),
+            (Outcome::Taken(None), &ours, Mark::Ok, "port_ours"),
+            (owner(8), &none, Mark::Problem, "port_taken"),
+            (owner(1), &none, Mark::Ok, "port_of_systemd"),
+            (Outcome::Taken(None), &none, Mark::Problem, "port_taken"),
+            (owner(7), &silent, Mark::Ok, "port_ours"),
+            (owner(8), &silent, Mark::Problem, "port_taken"),
+            (Outcome::Free, &silent, Mark::Problem, "port_not_served"),
+            (Outcome::Free, &untold, Mark::Ok, "port_free"),
+            (Outcome::Taken(None), &untold, Mark::Warning, "port_untold"),
+            (Outcome::NotPermitted, &none, Mark::Problem, "port_not_permitted"),
+            (Outcome::NotOurs, &none, Mark::Problem, "address_not_here"),
+            (Outcome::Other("why".into()), &none, Mark::Problem, "port_unusable"),
         ] {
             let address = SocketAddr::from(([127, 0, 0, 1], 6379));
             let seen = Seen { setting: "resp.bind", address, outcome };
-            let finding = judge(&seen, server.as_ref());
+            let finding = judge(&seen, server);
             assert_eq!((finding.mark, &*finding.code), (mark, code), "{seen:?} {server:?}");
             assert_eq!(finding.remedy.is_none(), mark == Mark::Ok);
             assert!(finding.about.starts_with("resp.bind 127.0.0.1:6379"));

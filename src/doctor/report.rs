@@ -26,7 +26,8 @@ impl Look {
     }
 }
 
-/// The report: by topic, the worst first, what to do beneath each, and how many there are at the end.
+/// The report: by topic, the worst first, what to do beneath each or, where that is the same, beneath all of them, and
+/// how many there are at the end.
 pub fn text(findings: &[Finding], look: Look) -> String {
     let mut report = String::new();
     for topic in Topic::ALL {
@@ -37,7 +38,15 @@ pub fn text(findings: &[Finding], look: Look) -> String {
         }
         of_topic.sort_by_key(|finding| std::cmp::Reverse(finding.mark));
         let _ = writeln!(report, "{}", painted(look.text(&topic.title()), "1", look));
-        of_topic.into_iter().for_each(|finding| line(&mut report, finding, look));
+        let mut of_topic = of_topic.into_iter().peekable();
+        while let Some(finding) = of_topic.next() {
+            line(&mut report, finding, look);
+            let is_last = of_topic.peek().is_none_or(|next| next.remedy != finding.remedy);
+            if let Some(remedy) = finding.remedy.as_ref().filter(|_| is_last) {
+                let _ = write!(report, "{:INDENT$}-> ", "");
+                wrapped(&mut report, look.text(remedy), INDENT + 3, look.columns);
+            }
+        }
     }
     let (problems, warnings) = (count(findings, Mark::Problem), count(findings, Mark::Warning));
     let plural = |number: usize, what: &str| match number {
@@ -71,10 +80,6 @@ fn line(report: &mut String, finding: &Finding, look: Look) {
     let gap = INDENT.saturating_sub(2 + mark.chars().map(width).sum::<usize>());
     let _ = write!(report, "  {}{:gap$}", painted(mark, colour, look), "");
     wrapped(report, &what, INDENT, look.columns);
-    if let Some(remedy) = &finding.remedy {
-        let _ = write!(report, "{:INDENT$}-> ", "");
-        wrapped(report, look.text(remedy), INDENT + 3, look.columns);
-    }
 }
 
 fn painted(text: &str, colour: &str, look: Look) -> String {
@@ -218,6 +223,23 @@ Config
 ";
         assert_eq!(text(&findings(), PLAIN), expected);
         assert!(text(&findings()[..1], PLAIN).ends_with("\n\nAll is well.\n"));
+    }
+
+    #[test]
+    fn what_to_do_about_several_things_is_said_once() {
+        let refused = |name| {
+            let what = words("not let in", "被拒绝");
+            Finding::problem(Topic::Address, "errcode_40164", name, what)
+        };
+        let allow = || words("add it", "加入白名单");
+        let findings = [
+            refused("a").remedy(allow()),
+            refused("b").remedy(allow()),
+            refused("c").remedy(words("another", "其他")),
+        ];
+        let report = text(&findings, PLAIN);
+        let (add, b) = (report.find("-> add it").unwrap(), report.find("b: not let in").unwrap());
+        assert!(report.matches("-> ").count() == 2 && b < add, "{report}");
     }
 
     #[test]

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::connection::{Ask, Connection, names_a_server};
-use super::{Desk, EX_CONFIG, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, Failure, NOT_ALL_WELL, print};
+use super::{Desk, EX_PROTOCOL, Failure, NOT_ALL_WELL, print};
 use crate::cli::DoctorArgs;
-use crate::config::{self, Config};
-use crate::doctor::{self, Finding, Look};
+use crate::config;
+use crate::doctor::{self, Finding, Look, Presence};
 
 /// How long a server may take to look at everything: its own looks take eight seconds each, and some come one after
 /// the other.
@@ -43,33 +43,25 @@ async fn ask(args: &DoctorArgs, desk: &Desk<'_>) -> Result<Vec<Finding>, Failure
 
 async fn of_this_machine(args: &DoctorArgs, desk: &Desk<'_>) -> Vec<Finding> {
     let asked = ask(args, desk).await;
-    let config = config::load(desk.file, desk.environment);
+    // What is wrong with the rest of the config does not keep a server from being found.
+    let server = config::whereabouts(desk.file, desk.environment).map_or_else(
+        |_| Presence::Absent { is_taken: false },
+        |found| Presence::of(&found, asked.is_ok()),
+    );
     let mut findings = Vec::new();
-    let server_runs = match &asked {
-        Ok(of_server) => {
-            findings.extend(of_server.iter().cloned());
-            true
-        }
-        Err(failure) => {
-            let runs = ![EX_UNAVAILABLE, EX_PROTOCOL, EX_CONFIG, EX_USAGE].contains(&failure.code);
-            let is_there = |config: &Config| doctor::somebody_listens(config.http.bind);
-            // Where nobody listens, that it could not be asked goes without saying.
-            if runs || config.as_ref().is_ok_and(is_there) {
-                findings.push(doctor::not_asked(&failure.message, runs));
-            }
-            runs
-        }
-    };
-    match &config {
+    match &asked {
+        Ok(of_server) => findings.extend(of_server.iter().cloned()),
+        Err(failure) => findings.extend(server.not_asked(&failure.message)),
+    }
+    match &config::load(desk.file, desk.environment) {
         Ok(config) => {
-            // Beside a server nothing is tried: it tries by itself.
-            if !server_runs {
-                findings.extend(doctor::of_upstream(config, &desk.clock).await);
+            // What answers has looked at its hosts itself.
+            if asked.is_err() {
+                findings.extend(doctor::of_upstream(config, &server, &desk.clock).await);
             }
-            findings.extend(doctor::of_machine(config, server_runs));
+            findings.extend(doctor::of_machine(config, &server, desk.clock.now().wall));
         }
-        // A server may have variables that this process has not.
-        Err(errors) => findings.extend(doctor::mistakes(errors, asked.is_ok())),
+        Err(errors) => findings.extend(doctor::mistakes(errors, &server)),
     }
     findings
 }

@@ -23,6 +23,8 @@ pub enum Peek {
     WrongKey(WrongKey),
     /// It cannot be read; in the system's words.
     Unreadable(String),
+    /// This user may not look.
+    NotPermitted,
     /// What it holds.
     Holds {
         /// Everything that is proven whole.
@@ -67,7 +69,15 @@ pub fn peek(dir: &Path, keys: &Keys) -> Peek {
 }
 
 fn unreadable(dir: &Path, error: &io::Error) -> Peek {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return Peek::NotPermitted;
+    }
     Peek::Unreadable(format!("{}: {error}", dir.display()))
+}
+
+/// Whether another process has the store in `dir`, as far as this user may know.
+pub fn is_locked(dir: &Path) -> bool {
+    matches!(held(dir), Ok(Held::Elsewhere))
 }
 
 /// Who holds a directory.

@@ -56,11 +56,14 @@ pub(super) struct Validity {
 
 /// What a validity means at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub enum Life {
+    /// It is good.
     Good,
     /// Not much is left of it.
     Ending,
+    /// It was good.
     Ended,
+    /// It will be good.
     NotBegun,
 }
 

@@ -58,10 +58,20 @@ impl Loaded {
         }
     }
 
+    /// How far the certificate is in its life.
+    pub fn life(&self, now: SystemTime) -> Life {
+        self.validity.at(now)
+    }
+
+    /// From when to when it is good, in UTC.
+    pub fn span(&self) -> (String, String) {
+        (self.validity.begin.to_string(), self.validity.end.to_string())
+    }
+
     /// How long the certificate is good for, in words.
-    pub fn life(&self, now: SystemTime) -> String {
+    pub fn told(&self, now: SystemTime) -> String {
         let Validity { begin, end } = self.validity;
-        match self.validity.at(now) {
+        match self.life(now) {
             Life::Good => format!("is good until {end}"),
             Life::Ending => format!("is good until {end}; renew it"),
             Life::Ended => format!("has expired: it was good until {end}; renew it"),

@@ -258,7 +258,7 @@ fn the_life_of_a_certificate_is_told_when_it_changes() {
     assert_eq!(told(367), Life::Good);
     let life = |begin, end| {
         let loaded = Loaded::read(&LISTENER, &dir.pair(&made_for(begin, end))).unwrap();
-        loaded.life(clock.now().wall)
+        loaded.told(clock.now().wall)
     };
     assert!(life(2020, 2030).starts_with("is good until 2030-01-01"));
     assert!(life(2019, 2020).contains("has expired"));

@@ -2,6 +2,7 @@
 //! server that runs or without one; no token is fetched for it, none is replaced, and no secret is told.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -403,7 +404,11 @@ async fn a_token_that_somebody_else_has_replaced_is_named() {
     world.wechat.set(|settings| settings.overlap = Some(std::time::Duration::ZERO));
     assert!(world.wechat.rotate(Account::SANDBOX_APPID));
     let report = world.doctor().await;
-    report.has("problem", "token_refused", &["somebody else fetched one", "/refresh", "其他程序"]);
+    let remedy =
+        ["somebody else fetched one", "`wechat-token-server refresh access_token`", "其他程序"];
+    report.has("problem", "token_refused", &remedy);
+    end(server).await;
+    world.doctor().await.has("problem", "token_refused", &remedy);
     world.wechat.stop().await;
 }
 
@@ -426,12 +431,116 @@ async fn what_only_a_fetch_could_tell_is_not_tried() {
     let other = other.edited(&elsewhere, r#"http: (bind: "127.0.0.1:0""#);
     let report = other.doctor().await;
     let pid = format!("process {}", server.pid());
-    report.has("problem", "store_in_use", &[&pid, "store.path"]);
-    report.has("warning", "credentials_not_tried", &["another process has the store"]);
+    report.has("problem", "server_elsewhere", &[&pid, "store.path", "--config"]);
+    report.has_not("server_does_not_run");
+    report.has_not("credentials_not_tried");
     assert_eq!(other.wechat.calls(Endpoint::Token), before);
     assert_eq!(other.wechat.calls(Endpoint::StableToken), 0);
     world.wechat.stop().await;
     other.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_be_asked_is_seen_all_the_same() {
+    // Its key is in the store.
+    let mut world = World::new().await.edited(&format!(r#"request_secret: "{SECRET}","#), "");
+    let server = world.server().await;
+    let pid = format!("process {}", server.pid());
+    let store = world.dir.path().join("store");
+    server.logged("token renewed", 2).await;
+    let before = world.wechat.calls(Endpoint::Token);
+    let bind = format!(r#"http: (bind: "{}""#, server.http);
+    let mut world = world.edited(&bind, r#"http: (bind: "127.0.0.2:1""#);
+    let report = world.doctor().await;
+    report.has("problem", "server_elsewhere", &[&pid, "http.bind", "restart it"]);
+    report.has("problem", "port_not_served", &["127.0.0.2:1"]);
+    report.has_not("server_does_not_run");
+    // Without its store it is known by where it listens.
+    world = world.edited(r#"http: (bind: "127.0.0.2:1""#, &bind);
+    std::fs::remove_dir_all(&store).unwrap();
+    let report = world.doctor().await;
+    report.has("problem", "server_not_asked", &[&pid, "request_secret is not there"]);
+    report.has("ok", "port_ours", &["http.bind"]);
+    report.has_not("server_does_not_run");
+    report.has_not("port_taken");
+    assert_eq!(world.wechat.calls(Endpoint::Token), before);
+    assert_eq!(world.wechat.calls(Endpoint::StableToken), 0, "nothing is tried beside a server");
+    world.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_cannot_be_served_or_is_out_of_date_is_named() {
+    let authority = Authority::new();
+    let world = World::new().await;
+    let tls = authority.server().setting(world.dir.path());
+    let first = r#"http: (bind: "127.0.0.1:0""#;
+    let mut world = world.edited(first, &format!("{first}, {tls}"));
+    let report = world.doctor().await;
+    report.has("ok", "certificate_ok", &["http.tls.cert", "2100"]);
+    let server = world.server().await;
+    let pid = format!("process {}", server.pid());
+    server.logged("token renewed", 2).await;
+    world.doctor().await.has("ok", "server_runs", &[]);
+    std::fs::write(world.dir.path().join("server.pem"), "no certificate").unwrap();
+    let report = world.doctor().await;
+    report.has("problem", "certificate_unusable", &["http.tls.cert", "PEM"]);
+    report.has("problem", "server_not_asked", &[&pid, "http.tls.cert"]);
+    report.has_not("server_does_not_run");
+    // A file that is missing is a mistake of the config.
+    std::fs::remove_file(world.dir.path().join("server.pem")).unwrap();
+    let report = world.doctor().await;
+    report.has("warning", "config_mistake", &["http.tls.cert"]);
+    report.has("problem", "server_not_asked", &[&pid]);
+    end(server).await;
+    authority.made(NAME, [2000, 2001]).setting(world.dir.path());
+    let report = world.doctor().await;
+    report.has("problem", "certificate_expired", &["http.tls.cert", "2001", "renew"]);
+    report.has("warning", "advice", &["http.tls.key", "chmod go="]);
+    let key = world.dir.path().join("server.key");
+    std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    world.doctor().await.has("ok", "key_private", &[]);
+    world.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_may_not_look_is_told_so_and_not_that_the_server_may_not() {
+    // Root alone can become another user.
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if !is_root {
+        eprintln!("SKIPPED: only root can try what another user sees");
+        return;
+    }
+    let authority = Authority::new();
+    let mut world = World::new().await.edited(&format!(r#"request_secret: "{SECRET}","#), "");
+    let tls = authority.server().setting(world.dir.path());
+    let resp = r#"resp: (bind: "127.0.0.1:0""#;
+    world = world.edited(resp, &format!("{resp}, max_connections: 100, {tls}"));
+    let server = world.server().await;
+    server.logged("token renewed", 2).await;
+    let before = world.wechat.calls(Endpoint::Token);
+    // What that user has to reach: the program, the config, and no more.
+    let program = world.dir.path().join("wechat-token-server");
+    std::fs::copy(env!("CARGO_BIN_EXE_wechat-token-server"), &program).unwrap();
+    std::fs::write(world.config(), &world.text).unwrap();
+    for (path, mode) in [
+        (world.dir.path(), 0o755),
+        (&world.config(), 0o644),
+        (&world.dir.path().join("server.key"), 0o600),
+    ] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.uid(65_534).gid(65_534).stdin(Stdio::null()).kill_on_drop(true);
+    let report = report_of(command, &world).await;
+    report.has("warning", "server_untold", &["sudo"]);
+    report.has("warning", "port_untold", &["sudo"]);
+    report.has("warning", "store_not_seen", &["another user"]);
+    report.has("warning", "key_not_seen", &["another user"]);
+    report.has_not("server_does_not_run");
+    assert_eq!(report.code, 0, "{}", report.text);
+    assert_eq!(world.wechat.calls(Endpoint::Token), before);
+    assert_eq!(world.wechat.calls(Endpoint::StableToken), 0, "nothing is tried beside a server");
+    world.wechat.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

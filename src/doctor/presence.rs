@@ -1,0 +1,192 @@
+//! Whether a server runs, beside a process that could not ask it or has: by its answer, by who listens at its
+//! address, and by who holds its store. What cannot be asked may serve very well, so nothing is fetched beside it.
+
+use std::path::Path;
+
+use super::files;
+use super::finding::{Finding, Topic, words};
+use super::ports::{self, Outcome, Owner};
+use crate::config::Whereabouts;
+use crate::store;
+
+/// Whether a server runs, as far as this process can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It has answered.
+    Answers {
+        /// Its process, if this user may know it.
+        pid: Option<u32>,
+    },
+    /// It is there, and has not answered what it was asked.
+    Silent {
+        /// Its process.
+        pid: u32,
+        /// Whether it listens where the config says; else it was started with another one.
+        listens: bool,
+    },
+    /// Somebody is there, and this user may not know who.
+    Untold,
+    /// None is there.
+    Absent {
+        /// Whether another program listens where the config says.
+        is_taken: bool,
+    },
+}
+
+/// Who holds a store's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    Somebody(Option<Owner>),
+}
+
+impl Presence {
+    /// Of the server with these whereabouts. `answered`: it has been asked, and has.
+    pub fn of(found: &Whereabouts, answered: bool) -> Presence {
+        let listener = ports::observe("http.bind", found.bind);
+        if answered {
+            return Presence::Answers { pid: listener.pid() };
+        }
+        Presence::judge(&listener.outcome, &holder(&found.store))
+    }
+
+    fn judge(listener: &Outcome, holder: &Holder) -> Presence {
+        match (listener, holder) {
+            (Outcome::Taken(Some(owner)), _) if owner.is_server => {
+                Presence::Silent { pid: owner.pid, listens: true }
+            }
+            (_, Holder::Somebody(Some(owner))) if owner.is_server => {
+                Presence::Silent { pid: owner.pid, listens: false }
+            }
+            (Outcome::Taken(None), _) | (_, Holder::Somebody(None)) => Presence::Untold,
+            _ => Presence::Absent { is_taken: matches!(listener, Outcome::Taken(_)) },
+        }
+    }
+
+    /// Whether one runs, beyond doubt.
+    pub fn is_sure(&self) -> bool {
+        matches!(self, Presence::Answers { .. } | Presence::Silent { .. })
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self {
+            Presence::Answers { pid } => *pid,
+            Presence::Silent { pid, .. } => Some(*pid),
+            Presence::Untold | Presence::Absent { .. } => None,
+        }
+    }
+
+    /// What is to be said of a server that could not be asked, and why not. `None` where nobody is there: that goes
+    /// without saying.
+    pub fn not_asked(&self, why: &str) -> Option<Finding> {
+        let problem =
+            |code, what, remedy| Finding::problem(Topic::Server, code, "", what).remedy(remedy);
+        match self {
+            Presence::Answers { .. } | Presence::Absent { is_taken: false } => None,
+            Presence::Absent { is_taken: true } => Some(
+                Finding::warning(
+                    Topic::Server,
+                    "server_not_asked",
+                    "",
+                    words(
+                        format!("the server could not be asked: {why}"),
+                        format!("无法询问服务器：{why}"),
+                    ),
+                )
+                .remedy(words("see who listens there, under Ports", "监听者见「端口」一节")),
+            ),
+            Presence::Silent { pid, listens: true } => Some(problem(
+                "server_not_asked",
+                words(
+                    format!("runs (process {pid}), and could not be asked: {why}"),
+                    format!("正在运行（进程 {pid}），但无法询问：{why}"),
+                ),
+                words(
+                    "correct that and run doctor again: what only the server knows (its tokens, its hosts) is missing \
+                     here. It may serve well all the same",
+                    "请改正后再次运行 doctor：此处缺少只有服务器知道的内容（令牌、上游主机）；它可能仍在正常服务",
+                ),
+            )),
+            Presence::Silent { pid, listens: false } => Some(problem(
+                "server_elsewhere",
+                words(
+                    format!("runs (process {pid}) and holds the store, but does not listen at http.bind"),
+                    format!("正在运行（进程 {pid}）并占用存储目录，但没有在 http.bind 上监听"),
+                ),
+                words(
+                    "if http.bind was changed since its start, restart it; if it was started with another config, run \
+                     doctor with that one (--config), or give each its own store.path",
+                    "若启动后改过 http.bind，请重启服务器；若它使用另一份配置，请用那份配置运行 doctor（--config），\
+                     或让两者使用不同的 store.path",
+                ),
+            )),
+            Presence::Untold => Some(
+                Finding::warning(
+                    Topic::Server,
+                    "server_untold",
+                    "",
+                    words(
+                        format!("a server may run, and could not be asked: {why}"),
+                        format!("服务器可能正在运行，但无法询问：{why}"),
+                    ),
+                )
+                .remedy(words(
+                    "run doctor as root (sudo) or as the server's user, who may see which process that is",
+                    "请以 root（sudo）或服务器的运行用户执行 doctor，以便查看是哪个进程",
+                )),
+            ),
+        }
+    }
+}
+
+fn holder(store: &Path) -> Holder {
+    if store::is_locked(store) {
+        Holder::Somebody(files::lock_holder(store))
+    } else {
+        Holder::Nobody
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABSENT: Presence = Presence::Absent { is_taken: false };
+
+    #[test]
+    fn a_server_is_known_by_where_it_listens_and_by_what_it_holds() {
+        let owner = |pid, is_server| Some(Owner { pid, name: "x".into(), is_server });
+        let (server, other) = (owner(7, true), owner(8, false));
+        let nobody = || Holder::Nobody;
+        let holds = |owner: &Option<Owner>| Holder::Somebody(owner.clone());
+        for (listener, holder, presence) in [
+            (Outcome::Free, nobody(), ABSENT),
+            (Outcome::Any, nobody(), ABSENT),
+            (Outcome::Taken(server.clone()), nobody(), Presence::Silent { pid: 7, listens: true }),
+            (
+                Outcome::Taken(server.clone()),
+                holds(&server),
+                Presence::Silent { pid: 7, listens: true },
+            ),
+            (Outcome::Free, holds(&server), Presence::Silent { pid: 7, listens: false }),
+            (
+                Outcome::Taken(other.clone()),
+                holds(&server),
+                Presence::Silent { pid: 7, listens: false },
+            ),
+            (Outcome::Taken(None), holds(&server), Presence::Silent { pid: 7, listens: false }),
+            (Outcome::Taken(other.clone()), nobody(), Presence::Absent { is_taken: true }),
+            // Whoever holds the store and is no server, a backup for one, is named by the look at the store.
+            (Outcome::Free, holds(&other), ABSENT),
+            (Outcome::Taken(None), nobody(), Presence::Untold),
+            (Outcome::Taken(None), holds(&other), Presence::Untold),
+            (Outcome::Free, holds(&None), Presence::Untold),
+        ] {
+            assert_eq!(Presence::judge(&listener, &holder), presence, "{listener:?} {holder:?}");
+            let finding = presence.not_asked("why");
+            assert_eq!(finding.is_none(), presence == ABSENT);
+            assert!(finding.is_none_or(|finding| finding.remedy.is_some()));
+        }
+    }
+}
