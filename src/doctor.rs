@@ -36,11 +36,10 @@ use crate::store::{self, Keys, Peek};
 use crate::token::{Secret, SourceName, TokenRecord};
 
 use credentials::{Asked, Offline};
-use finding::words;
 use ports::Owner;
 use quota::Calls;
 
-pub use finding::{Finding, Mark, Topic, Words, is_well};
+pub use finding::{Finding, Mark, Topic, Words, is_well, words};
 pub use presence::Presence;
 pub use report::{Look, from_json, text, to_json};
 

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         return with_runtime(async {
             match operator::run(command, &desk).await {
                 Ok(code) => ExitCode::from(code),
-                Err(failure) => fail(failure.code, failure),
+                Err(failure) => fail(failure.code, failure.told(&desk.printer)),
             }
         });
     }

@@ -5,6 +5,7 @@ mod clothes;
 mod connection;
 mod doctor;
 mod import;
+mod inherited;
 mod orders;
 mod printer;
 mod redis;
@@ -17,6 +18,7 @@ use std::path::Path;
 use crate::cli::OperatorCommand;
 use crate::clock::SharedClock;
 use crate::config::Environment;
+use crate::doctor::Words;
 
 pub use connection::Connection;
 pub use printer::{Printer, note, print};
@@ -49,11 +51,32 @@ pub struct Failure {
     pub code: u8,
     /// In words, with what to do. Never with a secret.
     pub message: String,
+    /// The same in Chinese, where it is said in Chinese.
+    chinese: Option<String>,
 }
 
 impl Failure {
     fn new(code: u8, message: impl fmt::Display) -> Failure {
-        Failure { code, message: message.to_string() }
+        Failure { code, message: message.to_string(), chinese: None }
+    }
+
+    /// With the same words in Chinese.
+    fn zh(self, message: impl fmt::Display) -> Failure {
+        Failure { chinese: Some(message.to_string()), ..self }
+    }
+
+    /// What is said to an operator.
+    pub fn told(&self, printer: &Printer) -> &str {
+        printer.either(&self.message, self.in_chinese())
+    }
+
+    /// In both languages.
+    fn words(&self) -> Words {
+        Words { en: self.message.clone(), zh: self.in_chinese().to_owned() }
+    }
+
+    fn in_chinese(&self) -> &str {
+        self.chinese.as_ref().unwrap_or(&self.message)
     }
 }
 

@@ -118,7 +118,7 @@ pub struct Words {
 }
 
 /// A text in both languages.
-pub(super) fn words(en: impl Into<String>, zh: impl Into<String>) -> Words {
+pub fn words(en: impl Into<String>, zh: impl Into<String>) -> Words {
     Words { en: en.into(), zh: zh.into() }
 }
 

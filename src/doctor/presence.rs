@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::files;
-use super::finding::{Finding, Topic, words};
+use super::finding::{Finding, Topic, Words, words};
 use super::ports::{self, Outcome, Owner};
 use crate::config::Whereabouts;
 use crate::store;
@@ -79,7 +79,7 @@ impl Presence {
 
     /// What is to be said of a server that could not be asked, and why not. `None` where nobody is there: that goes
     /// without saying.
-    pub fn not_asked(&self, why: &str) -> Option<Finding> {
+    pub fn not_asked(&self, why: &Words) -> Option<Finding> {
         let problem =
             |code, what, remedy| Finding::problem(Topic::Server, code, "", what).remedy(remedy);
         match self {
@@ -90,8 +90,8 @@ impl Presence {
                     "server_not_asked",
                     "",
                     words(
-                        format!("the server could not be asked: {why}"),
-                        format!("无法询问服务器：{why}"),
+                        format!("the server could not be asked: {}", why.en),
+                        format!("无法询问服务器：{}", why.zh),
                     ),
                 )
                 .remedy(words("see who listens there, under Ports", "监听者见「端口」一节")),
@@ -99,8 +99,8 @@ impl Presence {
             Presence::Silent { pid, listens: true } => Some(problem(
                 "server_not_asked",
                 words(
-                    format!("runs (process {pid}), and could not be asked: {why}"),
-                    format!("正在运行（进程 {pid}），但无法询问：{why}"),
+                    format!("runs (process {pid}), and could not be asked: {}", why.en),
+                    format!("正在运行（进程 {pid}），但无法询问：{}", why.zh),
                 ),
                 words(
                     "correct that and run doctor again: what only the server knows (its tokens, its hosts) is missing \
@@ -127,8 +127,8 @@ impl Presence {
                     "server_untold",
                     "",
                     words(
-                        format!("a server may run, and could not be asked: {why}"),
-                        format!("服务器可能正在运行，但无法询问：{why}"),
+                        format!("a server may run, and could not be asked: {}", why.en),
+                        format!("服务器可能正在运行，但无法询问：{}", why.zh),
                     ),
                 )
                 .remedy(words(
@@ -184,7 +184,7 @@ mod tests {
             (Outcome::Free, holds(&None), Presence::Untold),
         ] {
             assert_eq!(Presence::judge(&listener, &holder), presence, "{listener:?} {holder:?}");
-            let finding = presence.not_asked("why");
+            let finding = presence.not_asked(&words("why", "原因"));
             assert_eq!(finding.is_none(), presence == ABSENT);
             assert!(finding.is_none_or(|finding| finding.remedy.is_some()));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::doctor::{Words, words};
 use crate::token::Secret;
 
 /// The shortest and the longest text that is taken for a token, in bytes. WeChat's have a hundred and more,
@@ -27,20 +28,29 @@ pub(super) struct Worn {
 ///
 /// # Errors
 /// What is there instead, in words that do not repeat it.
-pub(super) fn taken_off(worn: &[u8]) -> Result<Worn, String> {
+pub(super) fn taken_off(worn: &[u8]) -> Result<Worn, Words> {
     let text = std::str::from_utf8(worn).map_err(|_| {
-        "its value is no text but the bytes of some serialiser (Redisson's or igbinary's, say), which are not read"
+        words(
+            "its value is no text but the bytes of some serialiser (Redisson's or igbinary's, say), which are not read",
+            "其值不是文本，而是某种序列化的字节（如 Redisson 或 igbinary），无法读取",
+        )
     })?;
     let text = text.trim();
     let bare = |text: &str| Ok(Worn { value: plausible(text)?, ends: None });
     match text.as_bytes() {
         [b'"', ..] => match serde_json::from_str(text).map(Zeroizing::<String>::new) {
             Ok(inner) => bare(&inner),
-            Err(_) => Err("its value begins as JSON does and is none".into()),
+            Err(_) => Err(no_json()),
         },
         [b'{', ..] => of_json(text),
         [b's', b':', ..] => {
-            bare(of_php(text).ok_or("its value begins as a text of PHP's does and is none")?)
+            let no_text = || {
+                words(
+                    "its value begins as a text of PHP's does and is none",
+                    "其值以 PHP 序列化字符串开头，但并不完整",
+                )
+            };
+            bare(of_php(text).ok_or_else(no_text)?)
         }
         [b'a', b':', b'0'..=b'9', ..] => {
             let fields = FIELDS.iter().filter_map(|field| {
@@ -48,17 +58,32 @@ pub(super) fn taken_off(worn: &[u8]) -> Result<Worn, String> {
                 of_php(&text[text.find(&name)? + name.len()..])
             });
             let found = fields.into_iter().next();
-            bare(found.ok_or("its value is an array of PHP's without a token in it")?)
+            let no_token = || {
+                words(
+                    "its value is an array of PHP's without a token in it",
+                    "其值是 PHP 序列化数组，但其中没有令牌",
+                )
+            };
+            bare(found.ok_or_else(no_token)?)
         }
         _ => bare(text),
     }
 }
 
-fn of_json(text: &str) -> Result<Worn, String> {
-    let mut json: Value =
-        serde_json::from_str(text).map_err(|_| "its value begins as JSON does and is none")?;
+fn no_json() -> Words {
+    words("its value begins as JSON does and is none", "其值以 JSON 开头，但并不是 JSON")
+}
+
+fn of_json(text: &str) -> Result<Worn, Words> {
+    let mut json: Value = serde_json::from_str(text).map_err(|_| no_json())?;
     let found = FIELDS.iter().find_map(|field| json[field].as_str());
-    let value = found.ok_or("its value is a JSON object without a token in it").map(plausible);
+    let no_token = || {
+        words(
+            "its value is a JSON object without a token in it",
+            "其值是 JSON 对象，但其中没有令牌",
+        )
+    };
+    let value = found.ok_or_else(no_token).map(plausible);
     let ends = json["expireTime"].as_u64();
     let ends = ends.and_then(|end| UNIX_EPOCH.checked_add(Duration::from_millis(end)));
     for (_, field) in json.as_object_mut().into_iter().flatten() {
@@ -77,13 +102,20 @@ fn of_php(text: &str) -> Option<&str> {
 }
 
 /// A text that can be meant for a token.
-fn plausible(text: &str) -> Result<Secret, String> {
+fn plausible(text: &str) -> Result<Secret, Words> {
     if !TOKEN_BYTES.contains(&text.len()) {
-        return Err(format!("its value has {} bytes, which no token has", text.len()));
+        let length = text.len();
+        return Err(words(
+            format!("its value has {length} bytes, which no token has"),
+            format!("其值长 {length} 字节，不可能是令牌"),
+        ));
     }
     let is_of_tokens = |byte: u8| byte.is_ascii_graphic() && !b"\"'<>{}\\".contains(&byte);
     if !text.bytes().all(is_of_tokens) {
-        return Err("its value holds characters that no token has".into());
+        return Err(words(
+            "its value holds characters that no token has",
+            "其值含有令牌中不会出现的字符",
+        ));
     }
     Ok(Secret::new(text))
 }
@@ -116,7 +148,7 @@ mod tests {
             ),
         ] {
             let found =
-                taken_off(worn.as_bytes()).unwrap_or_else(|wrong| panic!("{worn}: {wrong}"));
+                taken_off(worn.as_bytes()).unwrap_or_else(|wrong| panic!("{worn}: {wrong:?}"));
             assert_eq!(found.value, Secret::new(TOKEN), "{worn}");
             let ends = ends.map(|ms| UNIX_EPOCH + Duration::from_millis(ms));
             assert_eq!(found.ends, ends, "{worn}");
@@ -144,7 +176,8 @@ mod tests {
             (b"a:1:{s:7:\"hunter2\";i:1;}", "PHP"),
         ] {
             let wrong = taken_off(worn).err().unwrap_or_else(|| panic!("{}", worn.escape_ascii()));
-            assert!(wrong.contains(words) && !wrong.contains("hunter2"), "{wrong}");
+            let all = [wrong.en.as_str(), &wrong.zh].concat();
+            assert!(wrong.en.contains(words) && !all.contains("hunter2"), "{wrong:?}");
         }
     }
 }

@@ -31,6 +31,9 @@ pub(super) const FROM_UPSTREAM: Duration = Duration::from_secs(125);
 
 /// What is said of a source that the server does not know, or not to this key.
 pub(super) const NO_SOURCE: &str = "there is no such source, or not for this key; `wechat-token-server status` lists those there are";
+/// The same in Chinese.
+pub(super) const NO_SOURCE_ZH: &str =
+    "没有该令牌源，或此密钥无权访问；`wechat-token-server status` 列出现有的令牌源";
 
 /// A running server, and what opens it.
 #[derive(Debug)]
@@ -42,10 +45,19 @@ pub struct Connection {
     key: Secret,
     /// What to do where a server drops a connection because of the certificate that it is shown, or not:
     /// it may do so without a word. Empty where nothing is encrypted.
-    about_identity: &'static str,
+    about_identity: Aside,
     /// Why nobody may answer although a server runs. Empty where its address was named.
-    about_address: &'static str,
+    about_address: Aside,
 }
+
+/// What may be said beside, in both languages.
+#[derive(Debug)]
+struct Aside {
+    en: &'static str,
+    zh: &'static str,
+}
+
+const NOTHING: Aside = Aside { en: "", zh: "" };
 
 /// What a request says.
 #[derive(Debug)]
@@ -88,10 +100,11 @@ impl Connection {
         let mut trust =
             Trust { exactly: None, beside: args.ca.clone(), identity: args.identity.clone() };
         let about_address = match url {
-            Some(_) => "",
-            None => {
-                "; if http.bind was changed since it was started, --url with the address of before finds it"
-            }
+            Some(_) => NOTHING,
+            None => Aside {
+                en: "; if http.bind was changed since it was started, --url with the address of before finds it",
+                zh: "；若启动后改过 http.bind，可用 --url 指定原来的地址",
+            },
         };
         let (url, by, key) = match url {
             Some((url, by)) => {
@@ -103,6 +116,7 @@ impl Connection {
                             "{by} names a server, so its key has to be in the variable {KEY}"
                         ),
                     )
+                    .zh(format_args!("{by} 指定了服务器，请在环境变量 {KEY} 中提供它的密钥"))
                 })?;
                 (url, by.to_owned(), key)
             }
@@ -119,7 +133,8 @@ impl Connection {
                             EX_CONFIG,
                             "http.tls.client_ca lets nobody in without a client's certificate: show one with \
                              --identity FILE, a PEM file with the certificate and its private key",
-                        ));
+                        )
+                        .zh("http.tls.client_ca 要求客户端证书：请用 --identity FILE 指定包含证书与私钥的 PEM 文件"));
                     }
                     trust.exactly = args.ca.is_none().then(|| tls.cert.clone());
                 }
@@ -131,13 +146,15 @@ impl Connection {
             Outbound::to_server(&trust).map_err(|error| Failure::new(EX_CONFIG, error))?;
         let place = format!("{} ({by})", url.as_str().trim_end_matches('/'));
         let about_identity = match (url.scheme(), &args.identity) {
-            ("https", None) => {
-                "; if it asks for a client's certificate (http.tls.client_ca), show one with --identity"
-            }
-            ("https", Some(_)) => {
-                "; if it refuses the certificate of --identity, show one of an authority in http.tls.client_ca"
-            }
-            _ => "",
+            ("https", None) => Aside {
+                en: "; if it asks for a client's certificate (http.tls.client_ca), show one with --identity",
+                zh: "；若它要求客户端证书（http.tls.client_ca），请用 --identity 提供",
+            },
+            ("https", Some(_)) => Aside {
+                en: "; if it refuses the certificate of --identity, show one of an authority in http.tls.client_ca",
+                zh: "；若它拒绝 --identity 的证书，请换用 http.tls.client_ca 中机构签发的证书",
+            },
+            _ => NOTHING,
         };
         Ok(Connection { outbound, url, place, key, about_identity, about_address })
     }
@@ -149,7 +166,7 @@ impl Connection {
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
         // An address would lose a part that is no name, such as "..", and lead elsewhere.
         if ask.path.iter().any(|part| SourceName::parse(part).is_err()) {
-            return Err(Failure::new(EX_DATAERR, NO_SOURCE));
+            return Err(Failure::new(EX_DATAERR, NO_SOURCE).zh(NO_SOURCE_ZH));
         }
         let mut url = self.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -186,30 +203,44 @@ impl Connection {
     fn unanswered(&self, error: OutboundError) -> Failure {
         let place = &self.place;
         match error {
-            OutboundError::NotConnected(words) => Failure::new(
-                EX_UNAVAILABLE,
-                format_args!(
-                    "no server answers at {place}: {words}. Is it running? Start it, or name another one with --url{}",
-                    self.about_address
-                ),
-            ),
+            OutboundError::NotConnected(words) => {
+                let about = &self.about_address;
+                Failure::new(
+                    EX_UNAVAILABLE,
+                    format_args!(
+                        "no server answers at {place}: {words}. Is it running? Start it, or name another one with --url{}",
+                        about.en
+                    ),
+                )
+                .zh(format_args!(
+                    "{place} 上没有服务器应答：{words}。它在运行吗？请启动它，或用 --url 指定另一台{}",
+                    about.zh
+                ))
+            }
             OutboundError::NoTls(words) => Failure::new(
                 EX_UNAVAILABLE,
                 format_args!("{place} is not believed, and nothing was sent: {words}"),
-            ),
-            OutboundError::Broken(words) => Failure::new(
-                EX_UNAVAILABLE,
-                format_args!(
-                    "the connection to {place} broke: {words}{}",
-                    if words.contains("--identity") { "" } else { self.about_identity }
-                ),
-            ),
+            )
+            .zh(format_args!("{place} 的身份无法确认，未发送任何内容：{words}")),
+            OutboundError::Broken(words) => {
+                let about = match words.contains("--identity") {
+                    true => &NOTHING,
+                    false => &self.about_identity,
+                };
+                Failure::new(
+                    EX_UNAVAILABLE,
+                    format_args!("the connection to {place} broke: {words}{}", about.en),
+                )
+                .zh(format_args!("与 {place} 的连接中断：{words}{}", about.zh))
+            }
             OutboundError::TimedOut => Failure::new(
                 EX_TEMPFAIL,
                 format_args!("{place} does not answer in time; its log may say why"),
-            ),
+            )
+            .zh(format_args!("{place} 未在规定时间内应答，原因可查看其日志")),
             OutboundError::TooLarge => {
                 Failure::new(EX_PROTOCOL, format_args!("{place} answers more than is read"))
+                    .zh(format_args!("{place} 的应答过大"))
             }
             // It has nothing else that could be wrong.
             OutboundError::CannotSend(_) => Failure::new(
@@ -218,22 +249,26 @@ impl Connection {
                     "the key holds what no request can, such as a line end; correct it in {KEY}, or where the config \
                      has it"
                 ),
-            ),
+            )
+            .zh(format_args!("密钥含有无法发送的字符（如换行），请在 {KEY} 或配置中改正")),
         }
     }
 
     fn not_ours(&self, status: u16) -> Failure {
+        let place = &self.place;
         Failure::new(
             EX_PROTOCOL,
             format_args!(
-                "what answers at {} (HTTP status {status}) is not a server of this version; correct the address, \
-                 or https:// and http://",
-                self.place
+                "what answers at {place} (HTTP status {status}) is not a server of this version; correct the address, \
+                 or https:// and http://"
             ),
         )
+        .zh(format_args!(
+            "{place} 上应答的（HTTP 状态 {status}）不是本版本的服务器；请检查地址，以及 https:// 还是 http://"
+        ))
     }
 
-    /// A refusal in the server's words.
+    /// A refusal in the server's words, or in better ones.
     fn refused(&self, answer: &Answer) -> Failure {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let error = &json["error"];
@@ -241,35 +276,46 @@ impl Connection {
         else {
             return self.not_ours(answer.status);
         };
-        let message = printable(message);
         let exit = match (answer.status, code) {
             (401 | 403, _) => EX_NOPERM,
             (400 | 404 | 413, _) | (_, "not_resettable" | "not_reloadable") => EX_DATAERR,
             (_, "config_mistakes") => EX_CONFIG,
             _ => EX_TEMPFAIL,
         };
-        let mut words = match (answer.status, code) {
-            (401, _) => format!(
-                "{} refuses the key: it is not the one it was started with, or may not be used from here. It is \
-                 taken from the config's request_secret, the store's file request_secret, or {KEY}",
-                self.place
+        let place = &self.place;
+        let (mut en, mut zh) = match (answer.status, code) {
+            (401, _) => (
+                format!(
+                    "{place} refuses the key: it is not the one it was started with, or may not be used from here. It \
+                     is taken from the config's request_secret, the store's file request_secret, or {KEY}"
+                ),
+                format!(
+                    "{place} 拒绝了密钥：与服务器启动时的不一致，或不允许从此处使用。密钥取自配置中的 request_secret、\
+                     存储目录中的文件 request_secret，或环境变量 {KEY}"
+                ),
             ),
-            (404, _) => NO_SOURCE.to_owned(),
-            (_, "no_token") => {
-                "the source has no live token now; `wechat-token-server status` says why".to_owned()
-            }
-            _ => message,
+            (404, _) => (NO_SOURCE.to_owned(), NO_SOURCE_ZH.to_owned()),
+            (_, "no_token") => (
+                "the source has no live token now; `wechat-token-server status` says why"
+                    .to_owned(),
+                "该令牌源目前没有可用令牌；原因见 `wechat-token-server status`".to_owned(),
+            ),
+            _ => (printable(message), printable(message)),
         };
-        if let Some(wait) = error["retry_after"].as_u64().map(in_seconds)
-            && !words.contains(&wait)
-        {
-            let _ = write!(words, "; try again in {wait}");
+        if let Some(seconds) = error["retry_after"].as_u64() {
+            let wait = in_seconds(seconds);
+            if !en.contains(&wait) {
+                let _ = write!(en, "; try again in {wait}");
+                let _ = write!(zh, "；请在 {seconds} 秒后重试");
+            }
         }
         for mistake in error["mistakes"].as_array().into_iter().flatten() {
             let part = |name: &str| printable(mistake[name].as_str().unwrap_or_default());
-            let _ = write!(words, "\n  {}: {}", part("setting"), part("message"));
+            let line = format!("\n  {}: {}", part("setting"), part("message"));
+            en.push_str(&line);
+            zh.push_str(&line);
         }
-        Failure::new(exit, words)
+        Failure::new(exit, en).zh(zh)
     }
 }
 
@@ -298,7 +344,11 @@ fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
                          the config",
                         path.display()
                     ),
-                )),
+                )
+                .zh(format_args!(
+                    "{} 不存在：服务器首次启动时会创建它。请启动服务器，或在配置中设置 request_secret",
+                    path.display()
+                ))),
                 Err(error) => Err(Failure::new(
                     EX_NOPERM,
                     format_args!(
@@ -306,13 +356,18 @@ fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
                          {KEY}",
                         path.display()
                     ),
-                )),
+                )
+                .zh(format_args!(
+                    "{} 无法读取：{error}；请以服务器的运行用户执行，或在环境变量 {KEY} 中提供密钥",
+                    path.display()
+                ))),
             }
         }
         Err(mistakes) => Err(Failure::new(
             EX_CONFIG,
             format_args!("{mistakes}\nOr put a key into the variable {KEY}."),
-        )),
+        )
+        .zh(format_args!("{mistakes}\n也可以在环境变量 {KEY} 中提供密钥。"))),
     }
 }
 
@@ -322,7 +377,8 @@ fn own_url(bind: SocketAddr, is_encrypted: bool) -> Result<Url, Failure> {
         return Err(Failure::new(
             EX_CONFIG,
             "http.bind has port 0, so only the server knows which one it took: its log says it; name it with --url",
-        ));
+        )
+        .zh("http.bind 的端口为 0，只有服务器知道实际端口（见其日志）；请用 --url 指定"));
     }
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -37,8 +37,10 @@ async fn ask(args: &DoctorArgs, desk: &Desk<'_>) -> Result<Vec<Finding>, Failure
     let server = Connection::find(&args.server, desk)?;
     let ask = Ask { patience: PATIENCE, ..Ask::get(&["v1", "doctor"]) };
     let answer = server.json(ask).await?;
-    let not_ours = "what answers is no report: is that a server of this version?";
-    doctor::from_json(&answer).ok_or_else(|| Failure::new(EX_PROTOCOL, not_ours))
+    doctor::from_json(&answer).ok_or_else(|| {
+        Failure::new(EX_PROTOCOL, "what answers is no report: is that a server of this version?")
+            .zh("应答不是检查报告：对方是本版本的服务器吗？")
+    })
 }
 
 async fn of_this_machine(args: &DoctorArgs, desk: &Desk<'_>) -> Vec<Finding> {
@@ -51,7 +53,7 @@ async fn of_this_machine(args: &DoctorArgs, desk: &Desk<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &asked {
         Ok(of_server) => findings.extend(of_server.iter().cloned()),
-        Err(failure) => findings.extend(server.not_asked(&failure.message)),
+        Err(failure) => findings.extend(server.not_asked(&failure.words())),
     }
     match &config::load(desk.file, desk.environment) {
         Ok(config) => {

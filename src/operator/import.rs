@@ -3,20 +3,20 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use zeroize::Zeroizing;
-
-use super::clothes::{self, Worn};
 use super::connection::printable;
-use super::redis::{Client, Place, Reply};
+use super::inherited::{not_taken, record, token};
+use super::redis::{Client, Place};
 use super::status::life;
 use super::{
-    Desk, EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_OSERR, EX_TEMPFAIL, EX_USAGE, Failure, note, print,
+    Desk, EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_OSERR, EX_TEMPFAIL, EX_USAGE, Failure, Printer,
+    note, print,
 };
 use crate::cli::ImportArgs;
 use crate::clock::Now;
-use crate::config::{self, Config, Environment, TokenSource, Vendor};
+use crate::config::{self, Config, TokenSource, Vendor};
+use crate::doctor::{Words, words};
 use crate::outbound::Trust;
 use crate::store::{self, Keys, RecordStore, Refused, Restored};
 use crate::token::{Generation, Secret, TokenRecord};
@@ -24,14 +24,8 @@ use crate::token::{Generation, Secret, TokenRecord};
 /// Where redis-cli takes the password from.
 const PASSWORD: &str = "REDISCLI_AUTH";
 
-/// A token with less than this left is not taken over: the first start would hardly be done by then.
-const SHORTEST_LIFE: Duration = Duration::from_secs(60);
-
 /// With less than this left, the operator has to be quick.
 const SHORT_LIFE: Duration = Duration::from_secs(600);
-
-/// What a token of WeChat's lives, and a minute for clocks that differ: a longer TTL is not its life.
-const LONGEST_LIFE: Duration = Duration::from_secs(7_260);
 
 /// The keys of the original server.
 const KEYS_OF_THE_ORIGINAL: [&str; 2] = ["access_token", "ticket"];
@@ -47,30 +41,39 @@ struct Found<'a> {
 pub(super) async fn import(args: &ImportArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
     let config = config::load(desk.file, desk.environment)
         .map_err(|mistakes| Failure::new(EX_CONFIG, mistakes))?;
-    let place = place(&args.from, desk.environment)?;
+    let place = place(&args.from, desk)?;
     let wanted = wanted(&args.keys, &config)?;
     let now = desk.clock.now();
-    let found = read(&place, args, &wanted, now)?;
+    let found = read(&place, args, &wanted, now, &desk.printer)?;
     if found.is_empty() {
         let keys: Vec<&str> = wanted.iter().map(|wish| wish.key).collect();
-        let keys = keys.join(" or ");
         return Err(Failure::new(
             EX_DATAERR,
-            format_args!("the old Redis has no {keys}; name the keys of its tokens as KEY=SOURCE"),
-        ));
+            format_args!(
+                "the old Redis has no {}; name the keys of its tokens as KEY=SOURCE",
+                keys.join(" or ")
+            ),
+        )
+        .zh(format_args!(
+            "旧 Redis 中没有 {}；请以 KEY=SOURCE 指明令牌所在的键",
+            keys.join(" 或 ")
+        )));
     }
     keep(&config, found, args.replace, desk).await?;
     Ok(0)
 }
 
-fn place(from: &Secret, environment: &Environment) -> Result<Place, Failure> {
+fn place(from: &Secret, desk: &Desk<'_>) -> Result<Place, Failure> {
     let mut place = Place::parse(from)?;
     if place.password.is_some() {
-        note(&format!(
-            "a password on a command line can be seen by everybody on this machine; {PASSWORD} hides it"
+        note(&desk.printer.either(
+            format!(
+                "a password on a command line can be seen by everybody on this machine; {PASSWORD} hides it"
+            ),
+            format!("命令行中的密码对本机所有用户可见；请改用环境变量 {PASSWORD}"),
         ));
     } else {
-        let variable = environment.get(PASSWORD).filter(|password| !password.is_empty());
+        let variable = desk.environment.get(PASSWORD).filter(|password| !password.is_empty());
         place.password = variable.map(Secret::new);
     }
     Ok(place)
@@ -86,7 +89,7 @@ struct Wish<'a> {
 
 /// Which keys are for which sources.
 fn wanted<'a>(keys: &'a [String], config: &'a Config) -> Result<Vec<Wish<'a>>, Failure> {
-    let usage = |words: String| Failure::new(EX_USAGE, words);
+    let usage = |en: String, zh: String| Failure::new(EX_USAGE, en).zh(zh);
     let mut wishes: Vec<Wish<'a>> = Vec::new();
     for text in keys {
         // A name of a source has no "=", a key may.
@@ -95,14 +98,24 @@ fn wanted<'a>(keys: &'a [String], config: &'a Config) -> Result<Vec<Wish<'a>>, F
             .filter(|(key, name)| !key.is_empty() && !name.is_empty())
             // Not in its words: it may be another address, with a password.
             .ok_or_else(|| {
-                usage("what stands behind the address has to be written KEY=SOURCE".into())
+                usage(
+                    "what stands behind the address has to be written KEY=SOURCE".into(),
+                    "地址之后的参数应写作 KEY=SOURCE".into(),
+                )
             })?;
         let source = config.sources.iter().find(|source| source.name.as_str() == name);
         let source = source.ok_or_else(|| {
-            usage(format!("{}: there is no such source in the config", printable(name)))
+            let name = printable(name);
+            usage(
+                format!("{name}: there is no such source in the config"),
+                format!("{name}：配置中没有该令牌源"),
+            )
         })?;
         if wishes.iter().any(|wish| wish.source.name == source.name) {
-            return Err(usage(format!("{name} is named twice: it has one token")));
+            return Err(usage(
+                format!("{name} is named twice: it has one token"),
+                format!("{name} 被指定了两次，而它只有一个令牌"),
+            ));
         }
         wishes.push(Wish { key, source, is_named: true });
     }
@@ -115,10 +128,13 @@ fn wanted<'a>(keys: &'a [String], config: &'a Config) -> Result<Vec<Wish<'a>>, F
     if wishes.is_empty() {
         let names = config.sources.iter().map(|source| source.name.as_str());
         let names: Vec<&str> = names.collect();
-        return Err(usage(format!(
-            "which source is the old access_token for? Write access_token=SOURCE with one of {}",
-            names.join(", ")
-        )));
+        let names = names.join(", ");
+        return Err(usage(
+            format!(
+                "which source is the old access_token for? Write access_token=SOURCE with one of {names}"
+            ),
+            format!("旧的 access_token 属于哪个令牌源？请写作 access_token=SOURCE，可选：{names}"),
+        ));
     }
     Ok(wishes)
 }
@@ -146,145 +162,31 @@ fn read<'a>(
     args: &ImportArgs,
     wanted: &[Wish<'a>],
     now: Now,
+    printer: &Printer,
 ) -> Result<Vec<Found<'a>>, Failure> {
     let trust = Trust { beside: args.ca.clone(), ..Trust::default() };
     let mut redis = Client::connect(place, &trust)?;
     let mut found = Vec::with_capacity(wanted.len());
     for Wish { key, source, is_named } in wanted {
-        let about = |wrong: String| {
-            Failure::new(EX_DATAERR, format_args!("{} is not taken over: {wrong}", printable(key)))
-        };
+        let about = |wrong: Words| not_taken(key, &wrong);
         match token(&mut redis, key)? {
             Some(read) => {
                 let record = record(&read, source, now.wall).map_err(about)?;
                 found.push(Found { source, key, record });
             }
-            None if *is_named => return Err(about("the old Redis has no such key".into())),
-            None => note(&format!(
-                "the old Redis has no {key}; {} is fetched at the first start",
-                source.name
+            None if *is_named => {
+                return Err(about(words("the old Redis has no such key", "旧 Redis 中没有该键")));
+            }
+            None => note(&printer.either(
+                format!(
+                    "the old Redis has no {key}; {} is fetched at the first start",
+                    source.name
+                ),
+                format!("旧 Redis 中没有 {key}；{} 将在首次启动时获取", source.name),
             )),
         }
     }
     Ok(found)
-}
-
-/// A value and what its key says of its life.
-struct Read {
-    worn: Zeroizing<Vec<u8>>,
-    /// What is left, by the key's TTL.
-    ttl: Option<Duration>,
-    /// The end, by something that stands beside it.
-    ends: Option<SystemTime>,
-}
-
-/// What a key holds; `None` if there is none.
-fn token(redis: &mut Client, key: &str) -> Result<Option<Read>, Failure> {
-    let text = |reply: Reply| match reply {
-        Reply::Text(text) => Some(text),
-        _ => None,
-    };
-    let kind = text(redis.tell(&["TYPE", key])?).unwrap_or_default();
-    let refused = |wrong: &str| {
-        Failure::new(EX_DATAERR, format_args!("{} is not taken over: {wrong}", printable(key)))
-    };
-    // It may be renewed between two requests: then its TTL would be the new one's.
-    for _ in 0..3 {
-        let (worn, ends) = match &kind[..] {
-            b"none" => return Ok(None),
-            // The old configs of WxJava: a hash of value and end.
-            b"hash" => match redis.tell(&["HMGET", key, "value", "expire"])? {
-                Reply::List(fields) => {
-                    let mut fields = fields.into_iter().map(text);
-                    let worn = fields.next().flatten();
-                    (worn, fields.next().flatten().and_then(|end| instant(&end, 1)))
-                }
-                _ => (None, None),
-            },
-            b"string" => (text(redis.tell(&["GET", key])?), None),
-            other => {
-                let kind = printable(&String::from_utf8_lossy(other));
-                return Err(refused(&format!("it is a {kind}, not a token")));
-            }
-        };
-        let Some(worn) = worn else {
-            // The hash may also have ended since its type was asked for.
-            if &kind[..] == b"hash" && matches!(redis.tell(&["EXISTS", key])?, Reply::Number(1)) {
-                return Err(refused("it is a hash without the field `value`"));
-            }
-            return Ok(None);
-        };
-        let Reply::Number(ttl) = redis.tell(&["PTTL", key])? else { return Ok(None) };
-        let ends = match (ends, ttl) {
-            // wechatpy keeps the end of some tokens in a key of its own.
-            (None, -1) => {
-                let beside = format!("{key}_expires_at");
-                let is_text = text(redis.tell(&["TYPE", &beside])?)
-                    .is_some_and(|kind| &kind[..] == b"string");
-                let end = if is_text { text(redis.tell(&["GET", &beside])?) } else { None };
-                end.and_then(|end| instant(&end, 1_000))
-            }
-            (ends, _) => ends,
-        };
-        let again = match &kind[..] {
-            b"hash" => match redis.tell(&["HMGET", key, "value"])? {
-                Reply::List(fields) => fields.into_iter().next().and_then(text),
-                _ => None,
-            },
-            _ => text(redis.tell(&["GET", key])?),
-        };
-        if again.as_ref() == Some(&worn) {
-            let ttl = u64::try_from(ttl).ok().map(Duration::from_millis);
-            return Ok(Some(Read { worn, ttl, ends }));
-        }
-    }
-    Ok(None)
-}
-
-/// An instant that is written as a whole number since the Unix epoch; `unit` is how many milliseconds one is.
-fn instant(text: &[u8], unit: u64) -> Option<SystemTime> {
-    let number: u64 = std::str::from_utf8(text).ok()?.trim().parse().ok()?;
-    UNIX_EPOCH.checked_add(Duration::from_millis(number.checked_mul(unit)?))
-}
-
-/// The record of what was read, or why there is none.
-fn record(read: &Read, source: &TokenSource, now: SystemTime) -> Result<TokenRecord, String> {
-    let Worn { value, ends } = clothes::taken_off(&read.worn)?;
-    let by_clock = |end: SystemTime| end.duration_since(now).unwrap_or_default();
-    let lives = [read.ttl, read.ends.map(by_clock), ends.map(by_clock), source.policy.lifetime];
-    let known = &lives[..3];
-    if known.iter().all(Option::is_none) {
-        return Err(
-            "its key has no TTL, so nobody knows how long it lives; set one in the old Redis if you know \
-             (EXPIRE), or leave it out: the first start fetches another"
-                .into(),
-        );
-    }
-    // The shortest of all that is said.
-    let left = lives.into_iter().flatten().min().unwrap_or_default();
-    let is_of_wechat = matches!(source.vendor, Vendor::WeChat | Vendor::Component | Vendor::WeCom);
-    if is_of_wechat && left > LONGEST_LIFE {
-        return Err(format!(
-            "its key has a TTL of {}, which is longer than WeChat's tokens live; it is something else, or old",
-            life(left.as_secs())
-        ));
-    }
-    if left < SHORTEST_LIFE {
-        return Err(format!(
-            "it ends in {}; wait until the old server has renewed it",
-            life(left.as_secs())
-        ));
-    }
-    Ok(TokenRecord {
-        value,
-        fetched_at: now,
-        expires_at: now + left,
-        // Until the store has said what it has.
-        generation: Generation(0),
-        first_seen: now,
-        identity: source.identity,
-        captured: None,
-    })
 }
 
 /// Writes the records, and says so.
@@ -306,15 +208,20 @@ async fn keep(
                      the server starts: stop it first",
                     dir.display()
                 ),
-            ),
+            )
+            .zh(format_args!(
+                "服务器（或另一个 import）正在运行，并占用存储目录 {}。令牌须在服务器启动之前接管：请先停止它",
+                dir.display()
+            )),
             Refused::WrongKey(wrong) => Failure::new(EX_CONFIG, wrong),
         })?;
     let outcome = match &restored.memory_only {
         Some(error) => Err(Failure::new(
             EX_OSERR,
             format_args!("the store {} cannot be written: {error}", dir.display()),
-        )),
-        None => write(&tokens, &restored, found, replace, desk.clock.now()).await,
+        )
+        .zh(format_args!("存储目录 {} 不可写：{error}", dir.display()))),
+        None => write(&tokens, &restored, found, replace, desk).await,
     };
     drop(tokens);
     closing.wait();
@@ -326,23 +233,26 @@ async fn write(
     restored: &Restored,
     found: Vec<Found<'_>>,
     replace: bool,
-    now: Now,
+    desk: &Desk<'_>,
 ) -> Result<(), Failure> {
+    let (now, printer) = (desk.clock.now(), &desk.printer);
     let before =
         |name| restored.records.iter().find(|(known, _)| known == name).map(|(_, record)| record);
     for Found { source, record, .. } in &found {
         let own = before(&source.name).filter(|own| own.identity == source.identity);
         let left = own.filter(|own| own.value != record.value).and_then(|own| own.ttl(now.wall));
         if let Some(left) = left.filter(|_| !replace) {
+            let (name, left) = (&source.name, life(left.as_secs()));
             return Err(Failure::new(
                 EX_DATAERR,
                 format_args!(
-                    "nothing is taken over: the store has a token of its own for {}, good for {}; --replace puts \
-                     the old server's in its place",
-                    source.name,
-                    life(left.as_secs())
+                    "nothing is taken over: the store has a token of its own for {name}, good for {left}; --replace \
+                     puts the old server's in its place"
                 ),
-            ));
+            )
+            .zh(format_args!(
+                "未接管任何令牌：存储中已有 {name} 的令牌，还可用 {left}；--replace 以旧服务器的令牌取代它"
+            )));
         }
     }
     let mut said = Ok(true);
@@ -352,23 +262,26 @@ async fn write(
         let record = TokenRecord { generation, ..record };
         tokens.put(&source.name, &record).await.map_err(|error| {
             Failure::new(EX_OSERR, format_args!("{} is not on disk: {error}", source.name))
+                .zh(format_args!("{} 未能写入磁盘：{error}", source.name))
         })?;
         let left = record.lifetime();
         // That nobody can be told of one keeps no other from being taken over.
-        said = said.and(print(&format!(
-            "{}: the token of {} is taken over, good for {}\n",
-            source.name,
-            printable(key),
-            life(left.as_secs())
+        let (name, key, span) = (&source.name, printable(key), life(left.as_secs()));
+        said = said.and(print(&printer.either(
+            format!("{name}: the token of {key} is taken over, good for {span}\n"),
+            format!("{name}：已接管 {key} 的令牌，还可用 {span}\n"),
         )));
         if left < SHORT_LIFE {
-            note(&format!("{} is renewed within minutes of the start: be quick", source.name));
+            note(&printer.either(
+                format!("{name} is renewed within minutes of the start: be quick"),
+                format!("{name} 在启动后数分钟内就会续期：请尽快切换"),
+            ));
         }
     }
-    said.and(print(
-        "Now stop the old server, then start this one: it serves these tokens, and fetches others when they are \
-         due.\n",
-    ))?;
+    said.and(print(printer.either(
+        "Now stop the old server, then start this one: it serves these tokens, and fetches others when they are due.\n",
+        "请停止旧服务器，然后启动本服务器：它先提供这些令牌，到期前自动续期。\n",
+    )))?;
     Ok(())
 }
 
@@ -380,22 +293,23 @@ fn its_owner(dir: &Path) -> Result<(), Failure> {
     if store.uid() == own.uid() {
         return Ok(());
     }
+    let (dir, owner, user) = (dir.display(), store.uid(), own.uid());
     Err(Failure::new(
         EX_NOPERM,
         format_args!(
-            "the store {} belongs to user {}, and you are user {}: what you put there the server could not read. Run \
-             this as its user (sudo -u '#{}' …)",
-            dir.display(),
-            store.uid(),
-            own.uid(),
-            store.uid()
+            "the store {dir} belongs to user {owner}, and you are user {user}: what you put there the server could not \
+             read. Run this as its user (sudo -u '#{owner}' …)"
         ),
-    ))
+    )
+    .zh(format_args!(
+        "存储目录 {dir} 属于用户 {owner}，而您是用户 {user}：您写入的内容服务器无法读取。请以其用户运行（sudo -u '#{owner}' …）"
+    )))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Environment;
 
     fn config(sources: &str) -> Config {
         let text = format!("(token_sources: {{{sources}}})");
@@ -434,41 +348,6 @@ mod tests {
         ] {
             let (code, message) = of(sources, keys).unwrap_err();
             assert_eq!((code, message.contains(words)), (EX_USAGE, true), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_life_is_the_shortest_that_anything_says() {
-        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let config = config(&format!(
-            r#""t": {TOKEN}, "capped": (url: "https://h/cgi-bin/token", lifetime: "1000s"), "other": (url: "https://h/x")"#
-        ));
-        let value = "a-token-of-WeChats-0123456789";
-        let life_of = |name: &str, ttl: Option<u64>, ends: Option<i64>| {
-            let source = config.sources.iter().find(|source| source.name.as_str() == name).unwrap();
-            let at = |offset: i64| {
-                UNIX_EPOCH + Duration::from_secs(1_800_000_000_u64.saturating_add_signed(offset))
-            };
-            let read = Read {
-                worn: Zeroizing::new(value.into()),
-                ttl: ttl.map(Duration::from_secs),
-                ends: ends.map(at),
-            };
-            record(&read, source, now).map(|record| record.lifetime().as_secs())
-        };
-        assert_eq!(life_of("t", Some(5_000), None), Ok(5_000));
-        assert_eq!(life_of("t", None, Some(4_000)), Ok(4_000));
-        assert_eq!(life_of("t", Some(5_000), Some(4_000)), Ok(4_000));
-        assert_eq!(life_of("capped", Some(5_000), None), Ok(1_000));
-        assert_eq!(life_of("other", Some(86_400), None), Ok(86_400));
-        for (ttl, ends, words) in [
-            (None, None, "no TTL"),
-            (Some(59), None, "ends in 59s"),
-            (Some(5_000), Some(-1), "ends in 0s"),
-            (Some(86_400), None, "TTL of 1d00h"),
-        ] {
-            let wrong = life_of("t", ttl, ends).unwrap_err();
-            assert!(wrong.contains(words) && !wrong.contains(value), "{wrong}");
         }
     }
 }

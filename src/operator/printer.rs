@@ -27,6 +27,11 @@ impl Printer {
         Printer::on(environment, std::io::stdout().is_terminal())
     }
 
+    /// What the operator reads of two texts that say the same.
+    pub fn either<T>(&self, english: T, chinese: T) -> T {
+        if self.chinese { chinese } else { english }
+    }
+
     fn on(environment: &Environment, is_terminal: bool) -> Printer {
         // Set but empty means unset, as no-color.org and POSIX have it.
         let variable = |name| environment.get(name).filter(|value| !value.is_empty());
@@ -53,7 +58,8 @@ pub fn print(text: &str) -> Result<bool, Failure> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => {
-            Err(Failure::new(EX_OSERR, format_args!("standard output cannot be written: {error}")))
+            Err(Failure::new(EX_OSERR, format_args!("standard output cannot be written: {error}"))
+                .zh(format_args!("无法写入标准输出：{error}")))
         }
     }
 }

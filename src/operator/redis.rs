@@ -47,25 +47,39 @@ impl Place {
     /// # Errors
     /// It is none; what it holds is not repeated, since a password may be in it.
     pub(super) fn parse(text: &Secret) -> Result<Place, Failure> {
-        let wrong = |what: &str| {
-            let shape =
-                "write redis://[user:password@]host[:port][/database], or rediss:// for TLS";
-            Failure::new(EX_USAGE, format_args!("the address of the old Redis {what}; {shape}"))
+        let wrong = |en: &str, zh: &str| {
+            let shape = "redis://[user:password@]host[:port][/database]";
+            Failure::new(
+                EX_USAGE,
+                format_args!(
+                    "the address of the old Redis {en}; write {shape}, or rediss:// for TLS"
+                ),
+            )
+            .zh(format_args!("旧 Redis 的地址{zh}；请写作 {shape}，加密则用 rediss://"))
         };
-        let url = Url::parse(text.expose()).map_err(|_| wrong("is none"))?;
+        let url = Url::parse(text.expose()).map_err(|_| wrong("is none", "不是有效的地址"))?;
         let is_encrypted = match url.scheme() {
             "redis" => false,
             "rediss" => true,
-            _ => return Err(wrong("begins with neither redis:// nor rediss://")),
+            _ => {
+                return Err(wrong(
+                    "begins with neither redis:// nor rediss://",
+                    "应以 redis:// 或 rediss:// 开头",
+                ));
+            }
         };
-        let host =
-            url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("has no host"))?;
+        let host = url
+            .host_str()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(|| wrong("has no host", "缺少主机名"))?;
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(wrong("has something behind its path"));
+            return Err(wrong("has something behind its path", "的路径之后有多余内容"));
         }
         let database = match url.path().trim_matches('/') {
             "" => None,
-            number => Some(number.parse().map_err(|_| wrong("has a database that is no number"))?),
+            number => Some(number.parse().map_err(|_| {
+                wrong("has a database that is no number", "中的数据库编号不是数字")
+            })?),
         };
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         Ok(Place {
@@ -114,6 +128,7 @@ impl Client {
         let name = format!("{host}:{port}");
         let unavailable = |error: &dyn std::fmt::Display| {
             Failure::new(EX_UNAVAILABLE, format_args!("no Redis answers at {name}: {error}"))
+                .zh(format_args!("{name} 上没有 Redis 应答：{error}"))
         };
         let addresses = (host.trim_matches(['[', ']']), *port);
         let addresses = addresses.to_socket_addrs().map_err(|error| unavailable(&error))?;
@@ -125,13 +140,16 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).map_err(|error| unavailable(&error))?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(|error| unavailable(&error))?;
         let stream: Box<dyn Stream> = if *is_encrypted {
-            Box::new(trust.encrypt(host, stream, IN_THE_CLEAR).map_err(|error| match error {
-                OutboundError::CannotSend(words) => Failure::new(EX_CONFIG, words),
-                OutboundError::NoTls(words) => Failure::new(
-                    EX_UNAVAILABLE,
-                    format_args!("{name} is not believed, and nothing was sent: {words}"),
-                ),
-                _ => unavailable(&"the connection broke"),
+            Box::new(trust.encrypt(host, stream, IN_THE_CLEAR).map_err(|error| {
+                match error {
+                    OutboundError::CannotSend(words) => Failure::new(EX_CONFIG, words),
+                    OutboundError::NoTls(words) => Failure::new(
+                        EX_UNAVAILABLE,
+                        format_args!("{name} is not believed, and nothing was sent: {words}"),
+                    )
+                    .zh(format_args!("{name} 的身份无法确认，未发送任何内容：{words}")),
+                    _ => unavailable(&"the connection broke"),
+                }
             })?)
         } else {
             Box::new(stream)
@@ -148,7 +166,8 @@ impl Client {
                         "the Redis at {} refuses the password, or asks for none",
                         client.place
                     ),
-                ));
+                )
+                .zh(format_args!("{} 上的 Redis 拒绝了密码，或并未设置密码", client.place)));
             }
         }
         if let Some(database) = database.filter(|database| *database != 0) {
@@ -170,7 +189,11 @@ impl Client {
                      name into the address)",
                     self.place
                 ),
-            )),
+            )
+            .zh(format_args!(
+                "{} 上的 Redis 需要密码：请放入环境变量 REDISCLI_AUTH（用户名写在地址中）",
+                self.place
+            ))),
             Reply::Error(error) if error.starts_with("NOPERM") => Err(Failure::new(
                 EX_NOPERM,
                 format_args!(
@@ -178,11 +201,13 @@ impl Client {
                     self.place,
                     printable(&error)
                 ),
-            )),
+            )
+            .zh(format_args!("{} 上的 Redis 不允许该用户：{}", self.place, printable(&error)))),
             Reply::Error(error) => Err(Failure::new(
                 EX_DATAERR,
                 format_args!("the Redis at {} says: {}", self.place, printable(&error)),
-            )),
+            )
+            .zh(format_args!("{} 上的 Redis 返回：{}", self.place, printable(&error)))),
             reply => Ok(reply),
         }
     }
@@ -207,7 +232,8 @@ fn broken(place: &str, error: &io::Error) -> Failure {
             return Failure::new(
                 EX_UNAVAILABLE,
                 format_args!("{place} does not answer in time; is it a Redis?"),
-            );
+            )
+            .zh(format_args!("{place} 未在规定时间内应答；它是 Redis 吗？"));
         }
         io::ErrorKind::InvalidData if error.get_ref().is_some_and(|e| e.is::<NotRedis>()) => {
             EX_PROTOCOL
@@ -215,6 +241,7 @@ fn broken(place: &str, error: &io::Error) -> Failure {
         _ => EX_UNAVAILABLE,
     };
     Failure::new(code, format_args!("the connection to {place} broke: {error}"))
+        .zh(format_args!("与 {place} 的连接中断：{error}"))
 }
 
 /// What answers does not speak the Redis protocol.

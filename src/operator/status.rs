@@ -29,7 +29,7 @@ pub(super) async fn status(args: &StatusArgs, desk: &Desk<'_>) -> Result<u8, Fai
                 }
             }
             // Who watches wants to see it come back.
-            Err(failure) if args.watch => note(&failure.message),
+            Err(failure) if args.watch => note(failure.told(&desk.printer)),
             Err(failure) => return Err(failure),
         }
         tokio::time::sleep(WATCH_EVERY).await;
@@ -55,9 +55,14 @@ fn sources(status: &Value) -> &[Value] {
     status["sources"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// The columns after the name: heading and width.
-const COLUMNS: [(&str, usize); 5] =
+/// The columns after the name: heading and width. As wide together in either language.
+type Columns = [(&'static str, usize); 5];
+
+const ENGLISH: Columns =
     [("STATE", 7), ("LIFE", 7), ("RENEWAL", 9), ("GENERATION", 10), ("CALLS TODAY", 14)];
+
+const CHINESE: Columns =
+    [("状态", 8), ("剩余", 7), ("下次续期", 9), ("代次", 10), ("今日调用", 13)];
 
 /// The whole table.
 fn table(status: &Value, printer: &Printer) -> Result<String, Failure> {
@@ -65,19 +70,22 @@ fn table(status: &Value, printer: &Printer) -> Result<String, Failure> {
         return Err(Failure::new(
             EX_PROTOCOL,
             "the answer is no status: is that a server of this version?",
-        ));
+        )
+        .zh("应答不是状态信息：对方是本版本的服务器吗？"));
     };
     let names = sources(status).iter().map(|source| columns(&name_of(source)));
-    let room = printer.columns - COLUMNS.iter().map(|(_, width)| width + 2).sum::<usize>();
-    let name_width = names.filter(|width| *width <= room).max().unwrap_or(0).max("SOURCE".len());
-    let mut text = format!(
-        "wechat-token-server {}, up {}: {}\n\n",
-        printable(version),
-        life(status["uptime"].as_u64().unwrap_or_default()),
-        states(&status["states"])
+    let others = printer.either(ENGLISH, CHINESE);
+    let first = printer.either("SOURCE", "令牌源");
+    let room = printer.columns - others.iter().map(|(_, width)| width + 2).sum::<usize>();
+    let name_width = names.filter(|width| *width <= room).max().unwrap_or(0).max(columns(first));
+    let (version, up) = (printable(version), life(status["uptime"].as_u64().unwrap_or_default()));
+    let states = states(&status["states"], printer);
+    let mut text = printer.either(
+        format!("wechat-token-server {version}, up {up}: {states}\n\n"),
+        format!("wechat-token-server {version} 已运行 {up}：{states}\n\n"),
     );
-    let mut headings = padded("SOURCE", name_width);
-    for (heading, width) in COLUMNS {
+    let mut headings = padded(first, name_width);
+    for (heading, width) in others {
         let _ = write!(headings, "  {}", padded(heading, width));
     }
     let _ = writeln!(text, "{}", headings.trim_end());
@@ -91,18 +99,25 @@ fn name_of(source: &Value) -> String {
     printable(source["name"].as_str().unwrap_or("?"))
 }
 
+/// The states, in English as the server names them, and in Chinese as the page does.
+const STATES: [(&str, &str); 4] =
+    [("live", "有效"), ("failing", "续期失败"), ("expired", "已过期"), ("absent", "无令牌")];
+
 /// How many sources there are of each state.
-fn states(states: &Value) -> String {
+fn states(states: &Value, printer: &Printer) -> String {
     let count = |state: &str| states[state].as_u64().unwrap_or_default();
-    let all = ["live", "failing", "expired", "absent"];
-    let total: u64 = all.iter().map(|state| count(state)).sum();
-    let sources = if total == 1 { "source" } else { "sources" };
-    let there = all.iter().filter(|state| count(state) > 0);
-    let parts: Vec<String> = there.map(|state| format!("{} {state}", count(state))).collect();
-    match parts.as_slice() {
-        [] => "no sources".into(),
-        parts => format!("{total} {sources}, {}", parts.join(", ")),
+    let total: u64 = STATES.iter().map(|(state, _)| count(state)).sum();
+    let there = STATES.iter().filter(|(state, _)| count(state) > 0);
+    let parts: Vec<String> =
+        there.map(|(en, zh)| format!("{} {}", count(en), printer.either(en, zh))).collect();
+    if parts.is_empty() {
+        return printer.either("no sources", "没有令牌源").into();
     }
+    let sources = if total == 1 { "source" } else { "sources" };
+    printer.either(
+        format!("{total} {sources}, {}", parts.join(", ")),
+        format!("{total} 个令牌源，{}", parts.join("，")),
+    )
 }
 
 /// One source: its row, and below it what is wrong.
@@ -121,17 +136,22 @@ fn row(source: &Value, now: u64, name_width: usize, printer: &Printer, text: &mu
         _ => "31",
     };
     let renewal = match source["next_renewal_at"].as_u64() {
-        None => "now".into(),
-        Some(at) if at <= now => "now".into(),
-        Some(at) => format!("in {}", life(at - now)),
+        Some(at) if at > now => {
+            let span = life(at - now);
+            printer.either(format!("in {span}"), format!("{span}后"))
+        }
+        _ => printer.either("now", "现在").into(),
     };
     let memory_only = source["on_disk"] == false;
+    let number = |n: u64| n.to_string();
+    let [(_, state_width), (_, life_width), (_, renewal_width), (_, generation_width), _] =
+        printer.either(ENGLISH, CHINESE);
     let cells = [
-        coloured(&padded(state, COLUMNS[0].1), colour, printer),
-        padded(&source["life_left"].as_u64().map_or("-".into(), life), COLUMNS[1].1),
-        padded(&renewal, COLUMNS[2].1),
-        padded(&source["generation"].as_u64().map_or("-".into(), |n| n.to_string()), COLUMNS[3].1),
-        calls(&source["calls_today"]),
+        coloured(&padded(&word(state, printer), state_width), colour, printer),
+        padded(&source["life_left"].as_u64().map_or("-".into(), life), life_width),
+        padded(&renewal, renewal_width),
+        padded(&source["generation"].as_u64().map_or("-".into(), number), generation_width),
+        calls(&source["calls_today"], printer),
     ];
     for cell in cells {
         let _ = write!(text, "  {cell}");
@@ -140,7 +160,10 @@ fn row(source: &Value, now: u64, name_width: usize, printer: &Printer, text: &mu
     text.push('\n');
     if memory_only {
         text.push_str(INDENT);
-        text.push_str("kept in memory only: the disk refuses it; the server's log says why\n");
+        text.push_str(printer.either(
+            "kept in memory only: the disk refuses it; the server's log says why\n",
+            "仅保存在内存中：磁盘拒绝写入，原因见服务器日志\n",
+        ));
     }
     let error = &source["last_error"];
     if error.is_object() && error["over"] != true {
@@ -148,12 +171,20 @@ fn row(source: &Value, now: u64, name_width: usize, printer: &Printer, text: &mu
     }
 }
 
+/// A state, which a later version may name as this one does not.
+fn word(state: &str, printer: &Printer) -> String {
+    let known = STATES.iter().find(|(en, _)| *en == state);
+    known.map_or_else(|| printable(state), |(en, zh)| printer.either(*en, *zh).to_owned())
+}
+
 /// The calls of the account and endpoint: how many were made, of how many.
-fn calls(calls: &Value) -> String {
+pub(super) fn calls(calls: &Value, printer: &Printer) -> String {
     match (calls["made"].as_u64(), calls["limit"].as_u64()) {
         (None, _) => "-".into(),
         (Some(made), None) => made.to_string(),
-        (Some(made), Some(limit)) => format!("{made} of {limit}"),
+        (Some(made), Some(limit)) => {
+            printer.either(format!("{made} of {limit}"), format!("{made} / {limit}"))
+        }
     }
 }
 
@@ -168,7 +199,8 @@ fn trouble(error: &Value, now: u64, printer: &Printer, text: &mut String) {
         Some(bare) if !english.is_empty() => bare.trim_end_matches([':', ' ']).to_owned(),
         _ => message,
     };
-    wrapped(&format!("{ago} ago: {message}"), "", printer.columns, text);
+    let failed = printer.either(format!("{ago} ago: {message}"), format!("{ago}前：{message}"));
+    wrapped(&failed, "", printer.columns, text);
     let remedy = if printer.chinese { remedy("zh").map(|zh| ("办法：", zh)) } else { None };
     let remedy = remedy.or((!english.is_empty()).then_some(("what to do: ", english)));
     if let Some((heading, words)) = remedy {
@@ -319,6 +351,19 @@ a.b           live     1h59m    in 1h46m   1764000000  -
 ";
         assert_eq!(english, expected);
         let chinese = table(&all, &printer(false, true)).unwrap();
+        let expected = "\
+wechat-token-server 0.1.0 已运行 3d04h：4 个令牌源，2 有效，1 续期失败，1 无令牌
+
+令牌源        状态      剩余     下次续期   代次        今日调用
+access_token  有效      1h59m    1h46m后    1764000000  3 / 2000
+ticket        续期失败  1h59m    1h46m后    1764000000  3 / 2000
+";
+        assert!(chinese.starts_with(expected), "{chinese}");
+        assert!(
+            chinese.contains("\n              无令牌    -        现在       -           7\n"),
+            "{chinese}"
+        );
+        assert!(chinese.contains("    仅保存在内存中："), "{chinese}");
         assert!(chinese.contains("    办法：请在微信公众平台"), "{chinese}");
         for line in english.lines().chain(chinese.lines()) {
             assert!(columns(line) <= 80, "{line}");
@@ -368,7 +413,7 @@ a.b           live     1h59m    in 1h46m   1764000000  -
             (86_400_000, "1000d"),
         ] {
             assert_eq!(life(seconds), text);
-            assert!(text.len() <= COLUMNS[1].1);
+            assert!(text.len() <= ENGLISH[1].1);
         }
     }
 }

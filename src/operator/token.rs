@@ -26,7 +26,7 @@ pub(super) async fn refresh(args: &RefreshArgs, desk: &Desk<'_>) -> Result<u8, F
         Some("-") => Some(read_stale()?),
         // A shell's variable that is not set.
         Some(text) if text.trim().is_empty() => {
-            return Err(Failure::new(EX_DATAERR, "--stale holds no token"));
+            return Err(Failure::new(EX_DATAERR, "--stale holds no token").zh("--stale 中没有令牌"));
         }
         Some(text) => Some(Zeroizing::new(text.to_owned())),
         None => None,
@@ -47,14 +47,13 @@ pub(super) async fn refresh(args: &RefreshArgs, desk: &Desk<'_>) -> Result<u8, F
     }
     let number = |name: &str| told[name].as_u64().unwrap_or_default();
     let what = match told["refreshed"].as_bool() {
-        Some(true) => "has another token now",
-        _ => "has another token already",
+        Some(true) => desk.printer.either("has another token now", "已换用新令牌"),
+        _ => desk.printer.either("has another token already", "此前已换用新令牌"),
     };
-    print(&format!(
-        "{} {what}: generation {}, good for {} seconds\n",
-        args.name,
-        number("generation"),
-        number("expires_in")
+    let (name, generation, life) = (&args.name, number("generation"), number("expires_in"));
+    print(&desk.printer.either(
+        format!("{name} {what}: generation {generation}, good for {life} seconds\n"),
+        format!("{name} {what}：代次 {generation}，有效期 {life} 秒\n"),
     ))?;
     Ok(0)
 }
@@ -62,21 +61,29 @@ pub(super) async fn refresh(args: &RefreshArgs, desk: &Desk<'_>) -> Result<u8, F
 /// Why there is no other token than the current one: a cooldown of so many more seconds, or the upstream.
 fn kept(args: &RefreshArgs, retry_after: Option<u64>) -> Failure {
     let name = &args.name;
-    let why = match retry_after {
-        Some(seconds) => {
-            let unforced =
-                if args.force { ", and its upstream cannot be asked for more" } else { "" };
-            format!(
-                "nothing was fetched: it was fetched a moment ago{unforced}; try again in {}. Where its token was \
-                 refused, say so: `wechat-token-server get {name} | wechat-token-server refresh {name} --stale -`",
-                in_seconds(seconds)
-            )
-        }
-        None => {
-            "its upstream gives the same one again, as some do until it is about to end".to_owned()
-        }
+    let Some(seconds) = retry_after else {
+        let en = "its upstream gives the same one again, as some do until it is about to end";
+        let zh = "上游返回的仍是同一令牌，有些上游在令牌即将到期前一直如此";
+        return Failure::new(EX_TEMPFAIL, format_args!("{name} keeps its token: {en}"))
+            .zh(format_args!("{name} 的令牌未变：{zh}"));
     };
-    Failure::new(EX_TEMPFAIL, format_args!("{name} keeps its token: {why}"))
+    let wait = in_seconds(seconds);
+    let stale =
+        format!("`wechat-token-server get {name} | wechat-token-server refresh {name} --stale -`");
+    let (unforced, unforced_zh) = match args.force {
+        true => (", and its upstream cannot be asked for more", "，且其上游无法强制换新"),
+        false => ("", ""),
+    };
+    Failure::new(
+        EX_TEMPFAIL,
+        format_args!(
+            "{name} keeps its token: nothing was fetched: it was fetched a moment ago{unforced}; try again in {wait}. \
+             Where its token was refused, say so: {stale}"
+        ),
+    )
+    .zh(format_args!(
+        "{name} 的令牌未变，未发出请求：该令牌刚刚获取{unforced_zh}；请在 {seconds} 秒后重试。若令牌已被拒绝，请运行：{stale}"
+    ))
 }
 
 fn print_value(value: Option<&str>) -> Result<u8, Failure> {
@@ -84,6 +91,7 @@ fn print_value(value: Option<&str>) -> Result<u8, Failure> {
         |value: &&str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
     let value = value.filter(is_token).ok_or_else(|| {
         Failure::new(EX_PROTOCOL, "the answer holds no token: is that a server of this version?")
+            .zh("应答中没有令牌：对方是本版本的服务器吗？")
     })?;
     print(&Zeroizing::new(format!("{value}\n")))?;
     Ok(0)
@@ -92,12 +100,13 @@ fn print_value(value: Option<&str>) -> Result<u8, Failure> {
 /// The refused token, from standard input.
 fn read_stale() -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_STALE_BYTES as usize));
-    std::io::stdin()
-        .take(MAX_STALE_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::new(EX_USAGE, format_args!("standard input: {error}")))?;
+    std::io::stdin().take(MAX_STALE_BYTES).read_to_end(&mut bytes).map_err(|error| {
+        Failure::new(EX_USAGE, format_args!("standard input: {error}"))
+            .zh(format_args!("标准输入：{error}"))
+    })?;
     match std::str::from_utf8(&bytes).map(str::trim) {
         Ok(text) if !text.is_empty() => Ok(Zeroizing::new(text.to_owned())),
-        _ => Err(Failure::new(EX_DATAERR, "--stale -: standard input holds no token")),
+        _ => Err(Failure::new(EX_DATAERR, "--stale -: standard input holds no token")
+            .zh("--stale -：标准输入中没有令牌")),
     }
 }

@@ -401,6 +401,8 @@ async fn a_token_that_somebody_else_has_replaced_is_named() {
     let mut world = World::new().await;
     let server = world.server().await;
     served(server.http, "access_token", None).await;
+    // A ticket that is fetched with the replaced token would have the server fetch another.
+    served(server.http, "ticket", None).await;
     world.wechat.set(|settings| settings.overlap = Some(std::time::Duration::ZERO));
     assert!(world.wechat.rotate(Account::SANDBOX_APPID));
     let report = world.doctor().await;
