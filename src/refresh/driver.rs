@@ -316,9 +316,8 @@ impl<U: Upstream, S: RecordStore> Refresher<U, S> {
         let admitted = match self.enter(now, purpose) {
             Ok(admitted) => admitted,
             Err(Denied::Spent(wait)) => return failed(FetchError::BudgetSpent { wait }),
-            Err(Denied::Reserved(wait) | Denied::ForcedNew(wait)) => {
-                return failed(FetchError::BudgetReserved { wait });
-            }
+            Err(Denied::Reserved(wait)) => return failed(FetchError::BudgetReserved { wait }),
+            Err(Denied::ForcedNew(wait)) => return failed(FetchError::TooSoon { wait }),
         };
         self.entered = true;
         let force = purpose == Purpose::ForcedNew;

@@ -101,9 +101,10 @@ pub(super) fn log(source: &SourceName, report: &Report) {
         Report::Failed { error: FetchError::DependencyAbsent(dependency), .. } => {
             tracing::info!(%source, %dependency, "waiting for the token of a dependency");
         }
-        Report::Failed { error: error @ FetchError::BudgetReserved { .. }, .. } => {
-            tracing::warn!(%source, %error, "forced refresh refused");
-        }
+        Report::Failed {
+            error: error @ (FetchError::BudgetReserved { .. } | FetchError::TooSoon { .. }),
+            ..
+        } => tracing::warn!(%source, %error, "forced refresh refused"),
         Report::Failed { error, streak, retry_in } => {
             let hint_zh = error.hint_zh();
             tracing::warn!(

@@ -20,7 +20,7 @@ pub enum FailureClass {
     Throttled,
     /// The day's calls are used up: the next ones fail too, and count.
     QuotaSpent,
-    /// What is left of the day's calls is kept for the schedule: nothing was sent.
+    /// What a client wished for is held back, while the schedule goes on: nothing was sent.
     Reserved,
     /// Will not pass until a person does something: probe slowly.
     Misconfigured,
@@ -55,9 +55,14 @@ pub enum FetchError {
         /// When the next day begins.
         wait: Duration,
     },
-    /// What a client asked for would use up what the schedule needs, or comes too soon after the
-    /// last time: nothing was sent.
+    /// What a client asked for would use up what the schedule needs: nothing was sent.
     BudgetReserved {
+        /// When it may be asked for again.
+        wait: Duration,
+    },
+    /// A client asked for a new value too soon after the last one was forced, or too often today:
+    /// nothing was sent.
+    TooSoon {
         /// When it may be asked for again.
         wait: Duration,
     },
@@ -129,7 +134,9 @@ impl FetchError {
         match self {
             FetchError::DependencyAbsent(_) => FailureClass::DependencyAbsent,
             FetchError::BudgetSpent { .. } => FailureClass::QuotaSpent,
-            FetchError::BudgetReserved { .. } => FailureClass::Reserved,
+            FetchError::BudgetReserved { .. } | FetchError::TooSoon { .. } => {
+                FailureClass::Reserved
+            }
             FetchError::CannotSend(_) => FailureClass::Misconfigured,
             FetchError::Status(status) | FetchError::ComeBack { status, .. } => {
                 class_of_status(*status).unwrap_or(FailureClass::Unknown)
@@ -151,7 +158,8 @@ impl FetchError {
         match self {
             FetchError::ComeBack { wait, .. }
             | FetchError::BudgetSpent { wait }
-            | FetchError::BudgetReserved { wait } => Some(*wait),
+            | FetchError::BudgetReserved { wait }
+            | FetchError::TooSoon { wait } => Some(*wait),
             FetchError::Refused(refusal) => refusal.waits.map(|(first, _)| first),
             _ => None,
         }
@@ -173,6 +181,7 @@ impl FetchError {
             FetchError::DependencyAbsent(_)
             | FetchError::BudgetSpent { .. }
             | FetchError::BudgetReserved { .. }
+            | FetchError::TooSoon { .. }
             | FetchError::CannotSend(_)
             | FetchError::NotConnected(_)
             | FetchError::Refused(_) => false,
@@ -194,6 +203,7 @@ impl FetchError {
             FetchError::DependencyAbsent(_)
                 | FetchError::BudgetSpent { .. }
                 | FetchError::BudgetReserved { .. }
+                | FetchError::TooSoon { .. }
                 | FetchError::CannotSend(_)
                 | FetchError::NotConnected(_)
         )
@@ -282,6 +292,9 @@ impl fmt::Display for FetchError {
             FetchError::BudgetReserved { .. } => {
                 f.write_str("the account's remaining calls are kept for scheduled renewals")
             }
+            FetchError::TooSoon { .. } => {
+                f.write_str("a new token may be forced every 30 s, and 20 times a day")
+            }
             FetchError::CannotSend(place) => {
                 write!(f, "the request cannot be made: {place}")
             }
@@ -349,10 +362,24 @@ mod tests {
             (FetchError::ComeBack { status: 429, wait }, false, false),
             (FetchError::NotJson, true, false),
             (FetchError::CannotSend("x".into()), false, false),
+            (FetchError::TooSoon { wait }, false, false),
             (FetchError::refused(-1, FailureClass::Transient), false, false),
         ] {
             assert_eq!(error.may_have_replaced(), replaced, "{error:?}");
             assert_eq!(error.blames_host(), host, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_our_own_count_holds_back_was_not_sent_and_says_when_it_may_be() {
+        let wait = Duration::from_secs(7);
+        for (error, class) in [
+            (FetchError::BudgetSpent { wait }, FailureClass::QuotaSpent),
+            (FetchError::BudgetReserved { wait }, FailureClass::Reserved),
+            (FetchError::TooSoon { wait }, FailureClass::Reserved),
+        ] {
+            let told = (error.class(), error.wait(), error.was_sent());
+            assert_eq!(told, (class, Some(wait), false), "{error:?}");
         }
     }
 }

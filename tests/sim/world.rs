@@ -412,9 +412,8 @@ impl World {
                 }
                 let error = match denied {
                     Denied::Spent(wait) => FetchError::BudgetSpent { wait },
-                    Denied::Reserved(wait) | Denied::ForcedNew(wait) => {
-                        FetchError::BudgetReserved { wait }
-                    }
+                    Denied::Reserved(wait) => FetchError::BudgetReserved { wait },
+                    Denied::ForcedNew(wait) => FetchError::TooSoon { wait },
                 };
                 return self.answer_later(source, epoch, 0, Err(error));
             }

@@ -532,6 +532,23 @@ async fn a_sticky_token_is_renewed_in_its_last_window_and_forced_on_demand_only(
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_forces_a_new_value_twice_is_told_of_the_pause_in_between() {
+    let text = r#"(token_sources: {"access_token": (url: "https://h/cgi-bin/stable_token", rotation: Sticky(window: "5m"))})"#;
+    let world = world(text, []);
+    world.changed("access_token").await;
+    let new = || Wish::Any { newer_than: world.generation("access_token"), force: true };
+    assert_eq!(world.ask("access_token", new()).await.unwrap(), "access_token-1");
+    seconds(9).await;
+    let told = world.ask("access_token", new()).await.unwrap_err().to_string();
+    assert_eq!(
+        told,
+        "a new token may be forced every 30 s, and 20 times a day; try again in 21 seconds"
+    );
+    seconds(21).await;
+    assert_eq!(world.ask("access_token", new()).await.unwrap(), "access_token-2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_nominal_life_counts_from_first_sight_and_has_no_gap() {
     let text = r#"(token_sources: {"ticket": (url: "https://h/cgi-bin/ticket/getticket", rotation: Nominal)})"#;
     // Ten polls in the last minutes and eight beyond the end bring the same, then there is a new one.
