@@ -7,6 +7,7 @@ mod failure;
 pub(crate) mod fuzzing;
 mod hosts;
 mod json;
+mod remedy;
 mod reply;
 mod request;
 mod trial;
@@ -19,6 +20,7 @@ use crate::token::{Secret, SourceName};
 
 pub use errcode::Hint;
 pub use failure::{FailureClass, FetchError, Refusal};
+pub use remedy::SEE_DOCTOR;
 pub use trial::{Trial, accepts, can_be_asked_about, trial_of, try_credentials};
 pub use upstream::HttpUpstream;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::finding::{Finding, Mark, Topic, Words, words};
 use crate::config::{TokenSource, Vendor};
-use crate::source::{FailureClass, FetchError, Trial};
+use crate::source::{FailureClass, FetchError, SEE_DOCTOR, Trial};
 use crate::status::{SourceStatus, State};
 
 /// What came of asking the upstream about a live token; `None` where no call is known that tells.
@@ -27,16 +27,17 @@ struct Failure {
     class: String,
     /// What went wrong, where there is no code.
     words: String,
-    hint: Option<Words>,
+    hint: Words,
 }
 
 impl Failure {
     fn of(error: &FetchError) -> Failure {
+        let (en, zh) = error.hint();
         Failure {
             code: error.code(),
             class: error.class().as_str().to_owned(),
             words: error.to_string(),
-            hint: error.hint().map(Words::from),
+            hint: here(words(en, zh)),
         }
     }
 
@@ -85,24 +86,12 @@ impl Failure {
     }
 
     fn remedy(&self, source: &TokenSource) -> Words {
-        let page = self.page(source);
-        match (&self.hint, page) {
-            (Some(hint), Some(page)) => {
+        let hint = &self.hint;
+        match self.page(source) {
+            Some(page) => {
                 words(format!("{}. {}", hint.en, page.en), format!("{}。{}", hint.zh, page.zh))
             }
-            (Some(hint), None) => hint.clone(),
-            (None, Some(page)) => page,
-            (None, None) if self.may_pass() => words(
-                "it is tried again by itself; what is said of the hosts may tell why",
-                "服务器会自动重试；原因可参考「上游主机」一节",
-            ),
-            (None, None) if self.class == FailureClass::DependencyAbsent.as_str() => {
-                words("see to the source that it depends on", "请先处理它所依赖的令牌源")
-            }
-            (None, None) => words(
-                "look the code up in the vendor's documents; the log has the upstream's message with its rid",
-                "请在厂商文档中查询该错误码；日志中有上游的完整信息与 rid",
-            ),
+            None => hint.clone(),
         }
     }
 
@@ -140,7 +129,8 @@ impl Failure {
         if self.has(&["40243", "40013"]) {
             return Some(words(format!("It is at {}", account.en), account.zh));
         }
-        if self.class == FailureClass::QuotaSpent.as_str() {
+        // By our own count there is no code, and the hint says it all.
+        if self.class == FailureClass::QuotaSpent.as_str() && self.code.is_some() {
             return Some(words(
                 "Nothing is sent until then, since each call counts. Find out who else fetches for this account, or \
                  change to stable_token, which has 500000 calls a day",
@@ -159,6 +149,18 @@ impl Failure {
             Mark::Ok | Mark::Warning => Finding::warning(self.topic(), self.name(), name, what),
         };
         finding.remedy(self.remedy(source))
+    }
+}
+
+/// A hint as it is read here: not one to run doctor.
+fn here(hint: Words) -> Words {
+    let (en, zh) = SEE_DOCTOR;
+    match (hint.en.strip_suffix(en), hint.zh.strip_suffix(zh)) {
+        (Some(en), Some(zh)) => words(
+            format!("{en}. What is said of the hosts may tell why"),
+            format!("{zh}。原因可参考「上游主机」一节"),
+        ),
+        _ => hint,
     }
 }
 
@@ -193,7 +195,7 @@ pub(super) fn judge_running(
             code: trouble.code.as_deref().map(str::to_owned),
             class: trouble.class.to_owned(),
             words: trouble.what.to_string(),
-            hint: trouble.remedy.as_deref().map(Words::from),
+            hint: here(Words::from(&trouble.remedy)),
         };
         let ago = since(trouble.at, now);
         let more = match &status.token {

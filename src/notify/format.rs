@@ -137,7 +137,7 @@ enum Event<'a> {
         class: &'static str,
         code: Option<&'a str>,
         message: &'a str,
-        remedy: Option<Remedy<'a>>,
+        remedy: Remedy<'a>,
         /// Until when the token works; null: there is none that does.
         token_until: Option<u64>,
     },
@@ -188,10 +188,7 @@ fn event(item: &Item) -> Event<'_> {
             class: trouble.class,
             code: trouble.code.as_deref(),
             message: &trouble.what,
-            remedy: trouble
-                .remedy
-                .as_deref()
-                .map(|remedy| Remedy { en: &remedy.en, zh: &remedy.zh }),
+            remedy: Remedy { en: &trouble.remedy.en, zh: &trouble.remedy.zh },
             token_until: until.map(unix),
         },
         Item::Recovered { source, since, at, until } => Event::Recovered {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::Language;
-use crate::snapshot::{CallsUsed, Trouble};
+use crate::snapshot::{CallsUsed, Remedy, Trouble};
 use crate::source::FailureClass;
 use crate::token::SourceName;
 
@@ -110,7 +110,8 @@ impl Words {
 
     fn failing(&self, alike: &Alike<'_>) -> String {
         let (names, cause) = (self.names(&alike.sources), self.cause(alike.trouble));
-        let (since, remedy) = (self.time(alike.since), self.remedy(alike.trouble));
+        let Remedy { en, zh } = &alike.trouble.remedy;
+        let (since, remedy) = (self.time(alike.since), self.either(zh, en));
         match (self.language, alike.until) {
             (Language::Chinese, Some(until)) => format!(
                 "续期失败：{names}\n原因：{cause}\n开始：{since}\n处理：{remedy}\n当前令牌有效至：{}",
@@ -179,20 +180,10 @@ impl Words {
         if self.language == Language::English {
             return trouble.what.to_string();
         }
-        let class = class_words(trouble.class).zh;
+        let class = class_words(trouble.class);
         match &trouble.code {
             Some(code) => format!("{class}，错误码 {code}"),
             None => format!("{class}（{}）", trouble.what),
-        }
-    }
-
-    fn remedy(&self, trouble: &Trouble) -> String {
-        let words = class_words(trouble.class);
-        match (self.language, &trouble.remedy) {
-            (Language::Chinese, Some(remedy)) => remedy.zh.clone(),
-            (Language::English, Some(remedy)) => remedy.en.clone(),
-            (Language::Chinese, None) => words.remedy_zh.to_owned(),
-            (Language::English, None) => words.remedy_en.to_owned(),
         }
     }
 
@@ -240,53 +231,22 @@ fn alike(items: &[Item]) -> Vec<Alike<'_>> {
     found
 }
 
-/// What a class of failures is, and what to do where nothing more is known.
-struct ClassWords {
-    zh: &'static str,
-    remedy_zh: &'static str,
-    remedy_en: &'static str,
-}
-
-fn class_words(class: &str) -> ClassWords {
+/// What a class of failures is, in Chinese.
+fn class_words(class: &str) -> &'static str {
     let is = |other: FailureClass| class == other.as_str();
-    let (zh, remedy_zh, remedy_en) = if is(FailureClass::Transient) {
-        (
-            "网络或上游故障",
-            "会自动重试；若持续，请检查本机网络、DNS 与上游状态",
-            "it is tried again by itself; if it lasts, look at this machine's network, its DNS and the upstream",
-        )
+    if is(FailureClass::Transient) {
+        "网络或上游故障"
     } else if is(FailureClass::Throttled) {
-        (
-            "调用过于频繁",
-            "稍后自动重试；请查找使用同一账号的其他系统",
-            "it is tried again later; look for other systems that use the account",
-        )
+        "调用过于频繁"
     } else if is(FailureClass::QuotaSpent) {
-        (
-            "当日调用次数已用完",
-            "额度于北京时间零点恢复；请查找频繁获取令牌的客户端或其他系统",
-            "the count begins anew at midnight in Beijing (16:00 UTC); look for who fetches so often",
-        )
+        "当日调用次数已用完"
     } else if is(FailureClass::Misconfigured) {
-        (
-            "配置或权限有误",
-            "检查该来源的 url 与凭据（wechat-token-server check）以及账号的权限",
-            "check the source's url and credentials (wechat-token-server check), and what the account may do",
-        )
+        "配置或权限有误"
     } else if is(FailureClass::DependencyInvalid) {
-        (
-            "所依赖的令牌被拒绝",
-            "会先续期所依赖的令牌；若持续，请查找使用同一账号获取令牌的其他系统",
-            "the token it needs is renewed first; if it lasts, look for other systems that fetch for the account",
-        )
+        "所依赖的令牌被拒绝"
     } else {
-        (
-            "上游的回答无法识别",
-            "查看日志中的 detail，以及该接口的文档",
-            "look at `detail` in the log, and at the endpoint's documentation",
-        )
-    };
-    ClassWords { zh, remedy_zh, remedy_en }
+        "上游的回答无法识别"
+    }
 }
 
 /// `2026-11-24 15:30:05`, of an instant in the time that it is handed in.

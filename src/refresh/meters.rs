@@ -106,7 +106,7 @@ mod tests {
                 what: "no".into(),
                 class: "unknown",
                 code: Some(code.to_string().into()),
-                remedy: None,
+                remedy: crate::snapshot::Remedy { en: "wait".into(), zh: "等待".into() },
                 is_failure: true,
             });
         }

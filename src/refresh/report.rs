@@ -1,6 +1,5 @@
 //! What an operator is told of a source, and how it is put in a log line. Never a value.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Now;
@@ -79,13 +78,13 @@ impl Report {
 /// A failure as whoever asks may know it.
 pub(super) fn trouble(error: &FetchError, now: Now) -> Trouble {
     let class = error.class();
-    let remedy = error.hint().map(|(en, zh)| Arc::new(Remedy { en, zh }));
+    let (en, zh) = error.hint();
     Trouble {
         at: now.wall,
         what: error.to_string().into(),
         class: class.as_str(),
         code: error.code().map(Into::into),
-        remedy,
+        remedy: Remedy { en, zh },
         // Our own count refused a client's wish; what is due goes on.
         is_failure: class != FailureClass::Reserved,
     }
@@ -106,7 +105,7 @@ pub(super) fn log(source: &SourceName, report: &Report) {
             ..
         } => tracing::warn!(%source, %error, "forced refresh refused"),
         Report::Failed { error, streak, retry_in } => {
-            let hint_zh = error.hint_zh();
+            let hint_zh = &*error.hint_zh();
             tracing::warn!(
                 %source, %error, detail = ?error.for_log(), hint_zh, streak,
                 retry_in_s = retry_in.as_secs_f32(), "token not renewed"

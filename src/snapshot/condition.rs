@@ -2,6 +2,7 @@
 //! its token is on disk, and what came of its renewals within a day. Written by its refresher, read
 //! when somebody asks. Pure but for its locks.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,8 +32,8 @@ pub struct Trouble {
     pub class: &'static str,
     /// The upstream's error code, where it gave one that is known to be one.
     pub code: Option<Arc<str>>,
-    /// What to do about it, where that is known.
-    pub remedy: Option<Arc<Remedy>>,
+    /// What to do about it.
+    pub remedy: Remedy,
     /// Whether it keeps the token from being renewed. A forced refresh that our own count refuses does
     /// not.
     pub is_failure: bool,
@@ -42,9 +43,9 @@ pub struct Trouble {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remedy {
     /// In English.
-    pub en: String,
+    pub en: Cow<'static, str>,
     /// In Chinese.
-    pub zh: String,
+    pub zh: Cow<'static, str>,
 }
 
 /// Renewals in a row with the same outcome. A success is a chapter of its own.
@@ -223,7 +224,7 @@ mod tests {
             what: "no".into(),
             class,
             code: code.map(Into::into),
-            remedy: None,
+            remedy: Remedy { en: "wait".into(), zh: "等待".into() },
             is_failure: class != "reserved",
         })
     }

@@ -123,7 +123,8 @@ fn trouble_is_known_until_a_refresh_comes_off() {
 
 fn trouble(class: &'static str) -> Trouble {
     let what = "no".into();
-    Trouble { at: at(0).wall, what, class, code: None, remedy: None, is_failure: true }
+    let remedy = Remedy { en: "wait".into(), zh: "等待".into() };
+    Trouble { at: at(0).wall, what, class, code: None, remedy, is_failure: true }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod table;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -24,12 +25,12 @@ const ADDRESS: &str = "{address}";
 
 impl Hint {
     /// In English. `address` is the one that the upstream saw, if it said so.
-    pub fn en(self, address: Option<IpAddr>) -> String {
+    pub fn en(self, address: Option<IpAddr>) -> Cow<'static, str> {
         named(self.en, address, "this server's address")
     }
 
     /// In Chinese.
-    pub fn zh(self, address: Option<IpAddr>) -> String {
+    pub fn zh(self, address: Option<IpAddr>) -> Cow<'static, str> {
         named(self.zh, address, "本服务器的公网 IP")
     }
 
@@ -39,10 +40,11 @@ impl Hint {
     }
 }
 
-fn named(text: &str, address: Option<IpAddr>, unknown: &str) -> String {
+fn named(text: &'static str, address: Option<IpAddr>, unknown: &str) -> Cow<'static, str> {
     match address {
-        Some(address) => text.replace(ADDRESS, &address.to_string()),
-        None => text.replace(ADDRESS, unknown),
+        _ if !text.contains(ADDRESS) => text.into(),
+        Some(address) => text.replace(ADDRESS, &address.to_string()).into(),
+        None => text.replace(ADDRESS, unknown).into(),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Why a fetch brought no token, in what class of failure, and in which words for whom. What an
-//! upstream's codes mean is in `errcode`.
+//! upstream's codes mean is in `errcode`, what to do about the rest in `remedy`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::errcode::{Hint, Meaning};
+use super::remedy;
 use crate::config::Code;
 use crate::token::SourceName;
 
@@ -239,20 +241,20 @@ impl FetchError {
         }
     }
 
-    /// What to do about it, in English and in Chinese, where that is known.
-    pub fn hint(&self) -> Option<(String, String)> {
-        let FetchError::Refused(refusal) = self else { return None };
-        refusal.hint.map(|hint| (hint.en(refusal.address), hint.zh(refusal.address)))
+    /// What to do about it, in English and in Chinese. Of a code that is known, `Display` says it too.
+    pub fn hint(&self) -> (Cow<'static, str>, Cow<'static, str>) {
+        if let FetchError::Refused(refusal) = self
+            && let Some(hint) = refusal.hint
+        {
+            return (hint.en(refusal.address), hint.zh(refusal.address));
+        }
+        let (en, zh) = remedy::of(self);
+        (en.into(), zh.into())
     }
 
-    /// What to do about it, in Chinese; `Display` says it in English. Empty where nothing is known.
-    pub fn hint_zh(&self) -> String {
-        match self {
-            FetchError::Refused(refusal) => {
-                refusal.hint.map_or_else(String::new, |hint| hint.zh(refusal.address))
-            }
-            _ => String::new(),
-        }
+    /// What to do about it, in Chinese.
+    pub fn hint_zh(&self) -> Cow<'static, str> {
+        self.hint().1
     }
 }
 

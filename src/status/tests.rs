@@ -8,7 +8,7 @@ use super::*;
 use crate::account::Calls;
 use crate::clock::Clock;
 use crate::config::{self, Environment};
-use crate::snapshot::{Publisher, Trouble, snapshot};
+use crate::snapshot::{Publisher, Remedy, Trouble, snapshot};
 use crate::token::{Secret, SourceIdentity, TokenRecord};
 
 /// A clock that stands still.
@@ -52,7 +52,7 @@ fn trouble() -> Trouble {
         what: "no".into(),
         class: "transient",
         code: None,
-        remedy: None,
+        remedy: Remedy { en: "wait".into(), zh: "等待".into() },
         is_failure: true,
     }
 }

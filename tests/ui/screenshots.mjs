@@ -38,7 +38,7 @@ export const WELL = [
   source('corp_token', {
     age: 96 * MINUTE, generation: 1_773_809_770, readers: [reader('default', 'http', 211, 0)],
     history: [...renewals(110 * MINUTE, NOW - 11 * HOUR), failures(NOW - 9.2 * HOUR, NOW - 8.6 * HOUR, 6, 'transient'), ...renewals(110 * MINUTE, NOW - 96 * MINUTE).filter((one) => one.first > NOW - 8.6 * HOUR)],
-    last_error: { at: NOW - Math.round(8.6 * HOUR), class: 'transient', code: null, message: 'no answer in time', remedy: null, over: true },
+    last_error: { at: NOW - Math.round(8.6 * HOUR), class: 'transient', code: null, message: 'the upstream did not answer in time', remedy: { en: 'it is tried again by itself', zh: '会自动重试' }, over: true },
   }),
   source('partner_token', { age: 3 * HOUR, life: 24 * HOUR, lead: HOUR, generation: 1_773_804_730, readers: [reader('crm', 'resp', 880, 1)] }),
 ];

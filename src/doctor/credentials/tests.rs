@@ -48,13 +48,13 @@ fn status(state: State, trouble: Option<Trouble>, is_on_disk: bool) -> SourceSta
     }
 }
 
-fn trouble(class: FailureClass, code: Option<&str>, remedy: Option<&str>) -> Trouble {
+fn trouble(class: FailureClass, code: Option<&str>) -> Trouble {
     Trouble {
         at: NOW,
         what: "the upstream did not answer in time".into(),
         class: class.as_str(),
         code: code.map(Into::into),
-        remedy: remedy.map(|en| Arc::new(Remedy { en: en.into(), zh: "中文".into() })),
+        remedy: Remedy { en: "the hint".into(), zh: "中文".into() },
         is_failure: class != FailureClass::Reserved,
     }
 }
@@ -76,12 +76,13 @@ fn what_a_running_servers_renewals_came_to_is_named_with_what_to_do() {
         (Misconfigured, Some("40013"), false, Topic::Credentials, Mark::Problem, "weixin"),
         (QuotaSpent, Some("45009"), true, Topic::Quota, Mark::Problem, "stable_token"),
         (Throttled, Some("45011"), true, Topic::Credentials, Mark::Warning, "hint"),
-        (Transient, None, true, Topic::Credentials, Mark::Warning, "hosts"),
-        (Transient, None, false, Topic::Credentials, Mark::Problem, "hosts"),
+        (Transient, None, true, Topic::Credentials, Mark::Warning, "hint"),
+        (Transient, None, false, Topic::Credentials, Mark::Problem, "hint"),
+        (QuotaSpent, None, true, Topic::Quota, Mark::Problem, "hint"),
         (Unknown, Some("7"), true, Topic::Credentials, Mark::Problem, "hint"),
     ] {
         let state = if live { State::Failing } else { State::Absent };
-        let trouble = trouble(class, code, code.map(|_| "the hint"));
+        let trouble = trouble(class, code);
         let status = status(state, Some(trouble), true);
         let findings = judge_running(&wechat(), &status, &Some(Ok(())), NOW);
         assert_eq!(findings.len(), 1, "{code:?}: {findings:#?}");
@@ -89,17 +90,29 @@ fn what_a_running_servers_renewals_came_to_is_named_with_what_to_do() {
         assert_eq!((finding.topic, finding.mark), (topic, mark), "{code:?}");
         let said = finding.remedy.as_ref().unwrap();
         assert!(said.en.contains(remedy) && !said.zh.is_empty(), "{code:?}: {}", said.en);
-        assert_eq!(said.en.contains("the hint"), code.is_some(), "{code:?}: {}", said.en);
+        assert!(said.en.starts_with("the hint"), "{code:?}: {}", said.en);
         let name = code.map_or_else(|| class.as_str().to_owned(), |code| format!("errcode_{code}"));
         assert_eq!(finding.code, name);
     }
 }
 
 #[test]
+fn nobody_who_reads_the_report_is_sent_to_doctor() {
+    let error = FetchError::NotConnected("x".into());
+    let (en, zh) = error.hint();
+    assert!(en.contains("doctor") && zh.contains("doctor"), "{en} {zh}");
+    let remedy = Failure::of(&error).remedy(&wechat());
+    assert!(remedy.en.ends_with("outbound.proxy. What is said of the hosts may tell why"));
+    assert!(remedy.zh.ends_with("outbound.proxy。原因可参考「上游主机」一节"));
+    let spent = FetchError::BudgetSpent { wait: Duration::from_secs(7) };
+    assert_eq!(Failure::of(&spent).remedy(&wechat()).en, spent.hint().0);
+}
+
+#[test]
 fn a_refused_wish_of_a_client_and_a_trouble_that_is_over_are_none() {
-    let mut over = status(State::Live, Some(trouble(FailureClass::Transient, None, None)), true);
+    let mut over = status(State::Live, Some(trouble(FailureClass::Transient, None)), true);
     over.condition.is_trouble_over = true;
-    let reserved = status(State::Live, Some(trouble(FailureClass::Reserved, None, None)), true);
+    let reserved = status(State::Live, Some(trouble(FailureClass::Reserved, None)), true);
     for status in [over, reserved] {
         let findings = judge_running(&wechat(), &status, &None, NOW);
         assert_eq!(findings.len(), 1);

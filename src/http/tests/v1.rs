@@ -44,7 +44,7 @@ fn trouble() -> Trouble {
         what: "the upstream answered errcode 40164".into(),
         class: "misconfigured",
         code: Some("40164".into()),
-        remedy: Some(Arc::new(Remedy { en: "add it".into(), zh: "添加".into() })),
+        remedy: Remedy { en: "add it".into(), zh: "添加".into() },
         is_failure: true,
     }
 }

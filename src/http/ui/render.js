@@ -159,12 +159,11 @@ export class Row {
   }
 
   trouble({ at, class: failure, code, message, remedy }) {
-    const todo = remedy ? inLanguage(remedy) : words().noRemedy[failure] ?? words().noRemedy.other;
     return [
       h("p", {}, h("strong", {}, why(failure, code)), " ", h("time", {}, time(at))),
-      // The log's words, which end with the remedy in English.
-      h("p", { class: "message", lang: "en" }, remedy ? message.replace(`: ${remedy.en}`, "") : message),
-      h("p", { class: "remedy" }, h("b", {}, words().todo), " ", todo),
+      // The log's words, which may end with the remedy in English.
+      h("p", { class: "message", lang: "en" }, message.replace(`: ${remedy.en}`, "")),
+      h("p", { class: "remedy" }, h("b", {}, words().todo), " ", inLanguage(remedy)),
     ];
   }
 

@@ -88,13 +88,6 @@ const en = {
   colon: ": ",
   errorCode: (code) => `Error ${code}`,
   todo: "What to do",
-  noRemedy: {
-    transient: "Nothing, unless it goes on: it is tried again by itself.",
-    throttled: "Nothing: it is tried again by itself.",
-    dependency_invalid: "Nothing: that token is renewed first.",
-    dependency_absent: "Look at the source it depends on.",
-    other: "Nothing is known about this one. The server's log has the details.",
-  },
   classes: {
     transient: "likely to pass",
     unknown: "an answer that is not known",
@@ -216,13 +209,6 @@ const zh = {
   colon: "：",
   errorCode: (code) => `错误 ${code}`,
   todo: "处理办法",
-  noRemedy: {
-    transient: "暂不需要处理，会自动重试；若持续出现再检查。",
-    throttled: "不需要处理，会自动重试。",
-    dependency_invalid: "不需要处理，会先为所依赖的令牌续期。",
-    dependency_absent: "请查看所依赖的令牌源。",
-    other: "暂无已知的处理办法，详情见服务器日志。",
-  },
   classes: {
     transient: "可能是暂时的",
     unknown: "无法识别的应答",

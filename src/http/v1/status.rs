@@ -1,6 +1,7 @@
 //! `GET /v1/tokens` and `GET /v1/status`: which sources there are, and how they are. Times are Unix
 //! seconds, durations whole seconds; never a value.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,7 @@ use warp::reply::Response;
 
 use crate::access::User;
 use crate::clock::Now;
-use crate::snapshot::{Chapter, Trouble};
+use crate::snapshot::{Chapter, Remedy as Advice, Trouble};
 use crate::status::{CallsToday, ReaderStatus, Readers, SourceStatus, State, Survey};
 use crate::token::SourceName;
 
@@ -128,15 +129,15 @@ struct Error {
     class: &'static str,
     code: Option<String>,
     message: String,
-    remedy: Option<Remedy>,
+    remedy: Remedy,
     /// Whether a refresh has come off since.
     over: bool,
 }
 
 #[derive(Serialize)]
 struct Remedy {
-    en: String,
-    zh: String,
+    en: Cow<'static, str>,
+    zh: Cow<'static, str>,
 }
 
 #[derive(Serialize)]
@@ -248,13 +249,13 @@ fn shown(source: SourceStatus, history: &[Chapter], readers: Option<&Readers>) -
 }
 
 fn error(trouble: &Trouble, over: bool) -> Error {
-    let remedy = trouble.remedy.as_ref();
+    let Advice { en, zh } = trouble.remedy.clone();
     Error {
         at: unix(trouble.at),
         class: trouble.class,
         code: trouble.code.as_deref().map(str::to_owned),
         message: trouble.what.to_string(),
-        remedy: remedy.map(|remedy| Remedy { en: remedy.en.clone(), zh: remedy.zh.clone() }),
+        remedy: Remedy { en, zh },
         over,
     }
 }

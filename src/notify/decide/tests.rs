@@ -40,7 +40,7 @@ fn trouble(seconds: u64, class: FailureClass, code: Option<&str>) -> Arc<Trouble
         what: "no".into(),
         class: class.as_str(),
         code: code.map(Into::into),
-        remedy: None,
+        remedy: crate::snapshot::Remedy { en: "wait".into(), zh: "等待".into() },
         is_failure: true,
     })
 }

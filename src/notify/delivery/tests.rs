@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::clock::SystemClock;
 use crate::config::{Language, Topic};
-use crate::snapshot::{Publisher, Trouble, snapshot};
+use crate::snapshot::{Publisher, Remedy, Trouble, snapshot};
 use crate::token::Secret;
 
 /// What the receiver does with one request.
@@ -102,7 +102,7 @@ impl World {
             what: "no".into(),
             class: "transient",
             code: None,
-            remedy: None,
+            remedy: Remedy { en: "wait".into(), zh: "等待".into() },
             is_failure: true,
         });
     }

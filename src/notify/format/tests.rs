@@ -51,10 +51,10 @@ fn a_program_is_told_as_json() {
         what: "the upstream answered errcode 40164: allow it".into(),
         class: "misconfigured",
         code: Some("40164".into()),
-        remedy: Some(Arc::new(Advice { en: "allow it".into(), zh: "加入白名单".into() })),
+        remedy: Advice { en: "allow it".into(), zh: "加入白名单".into() },
         is_failure: true,
     };
-    let bare = Trouble { code: None, remedy: None, ..trouble.clone() };
+    let bare = Trouble { code: None, ..trouble.clone() };
     let account = Account { name: "wx0".into(), endpoint: "/cgi-bin/token".into() };
     let used = CallsUsed { account, made: 1_600, limit: 2_000, percent: 80 };
     let until = Some(at(3_600));
@@ -76,8 +76,8 @@ fn a_program_is_told_as_json() {
         "events": [
             {
                 "event": "failing", "source": "access_token", "since": 1_800_000_000, "class": "misconfigured",
-                "code": null, "message": "the upstream answered errcode 40164: allow it", "remedy": null,
-                "token_until": null,
+                "code": null, "message": "the upstream answered errcode 40164: allow it",
+                "remedy": {"en": "allow it", "zh": "加入白名单"}, "token_until": null,
             },
             {
                 "event": "failing", "source": "access_token", "since": 1_800_000_000, "class": "misconfigured",

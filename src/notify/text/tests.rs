@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::*;
 use crate::account::Account;
-use crate::snapshot::Remedy;
 
 /// 2027-01-15 08:00:00 UTC.
 fn at(seconds: u64) -> SystemTime {
@@ -12,13 +11,16 @@ fn at(seconds: u64) -> SystemTime {
 }
 
 fn trouble(class: FailureClass, code: Option<&str>, what: &str) -> Arc<Trouble> {
-    let remedy = code.map(|_| Remedy { en: "allow it".into(), zh: "加入白名单".into() });
+    let (en, zh) = match code {
+        Some(_) => ("allow it", "加入白名单"),
+        None => ("wait", "请等待"),
+    };
     Arc::new(Trouble {
         at: at(0),
         what: what.into(),
         class: class.as_str(),
         code: code.map(Into::into),
-        remedy: remedy.map(Arc::new),
+        remedy: Remedy { en: en.into(), zh: zh.into() },
         is_failure: true,
     })
 }
@@ -62,7 +64,7 @@ fn a_message_in_chinese() {
 没有可用令牌：card
 原因：网络或上游故障（the upstream did not answer in time）
 开始：2027-01-15 16:00:05（北京时间）
-处理：会自动重试；若持续，请检查本机网络、DNS 与上游状态
+处理：请等待
 
 续期失败：access_token、ticket
 原因：配置或权限有误，错误码 40164
@@ -89,7 +91,7 @@ fn a_message_in_english() {
 No token: card
 Why: the upstream did not answer in time
 Since: 2027-01-15 08:00:05 UTC
-To do: it is tried again by itself; if it lasts, look at this machine's network, its DNS and the upstream
+To do: wait
 
 Not renewed: access_token, ticket
 Why: the upstream answered errcode 40164: allow it
@@ -153,7 +155,7 @@ fn every_class_of_failures_has_words_of_its_own() {
         C::DependencyInvalid,
     ];
     let words: std::collections::BTreeSet<&str> =
-        classes.iter().map(|class| class_words(class.as_str()).zh).collect();
+        classes.iter().map(|class| class_words(class.as_str())).collect();
     assert_eq!(words.len(), classes.len());
 }
 

@@ -127,7 +127,7 @@ async fn answers_are_as_the_document_says() {
     let mut server = served().await;
     server.publishers[1].note_failure(trouble());
     server.publishers[1].note_success(still().wall);
-    server.publishers[0].note_failure(Trouble { code: None, remedy: None, ..trouble() });
+    server.publishers[0].note_failure(Trouble { code: None, ..trouble() });
     server.v1("/v1/tokens/ticket").await;
     let mut answers = Vec::new();
     for (path, key) in [
