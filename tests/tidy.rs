@@ -197,7 +197,7 @@ const SILENT: &[(&str, &str)] = &[
     ("source/request.rs", "Filled"),
     ("operator/clothes.rs", "Worn"),
     ("operator/import.rs", "Found"),
-    ("operator/import.rs", "Read"),
+    ("operator/inherited.rs", "Read"),
     ("operator/redis.rs", "Client"),
     ("operator/redis.rs", "Reply"),
     ("store/format.rs", "StoredV1"),
