@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::config;
 use crate::duration::parse_duration;
-use crate::sandbox::Fault;
+use crate::sandbox::{Fault, Rule, parse_life};
 use crate::token::Secret;
 
 /// One central server (中控服务器) for WeChat access_token and jsapi_ticket.
@@ -24,7 +24,7 @@ use crate::token::Secret;
 #[command(name = "wechat-token-server", version, about, long_about, disable_help_subcommand = true)]
 pub struct Cli {
     /// The config file [default: config.ron; where there is none, commands other than serve take
-    /// /etc/wechat-token-server/config.ron]
+    /// /etc/wechat-token-server/config.ron]; sandbox, completions and man read none
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
@@ -345,7 +345,7 @@ pub fn server_url(text: &str) -> Result<Url, &'static str> {
 #[derive(Debug, Args)]
 pub struct SandboxArgs {
     /// How long tokens live
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_life)]
     pub lifetime: Duration,
 
     /// How long each answer of the stand-in takes
@@ -358,7 +358,7 @@ pub struct SandboxArgs {
 
     /// Another rule of the stand-in, such as overlap=2s or token_quota=10; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE")]
-    pub rules: Vec<String>,
+    pub rules: Vec<Rule>,
 
     /// Where HTTP is served; a free port is taken when this one is not
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:12123", value_parser = loopback)]

@@ -26,4 +26,4 @@ pub use line::Verdict;
 pub use model::{Caller, Grant, Model};
 pub use refusal::Refusal;
 pub use server::{Call, Upstream};
-pub use settings::Settings;
+pub use settings::{Rule, Settings, parse_life};

@@ -12,7 +12,7 @@ use crate::cli::SandboxArgs;
 use crate::clock::{self, SharedClock};
 use crate::config::{self, Environment, RefreshPolicy};
 use crate::duration::format_duration;
-use crate::sandbox::{Account, Model, Settings, Upstream};
+use crate::sandbox::{Account, Model, Rule, Settings, Upstream};
 
 /// A running sandbox.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Sandbox {
 /// Starts the stand-in and a server with an empty store.
 ///
 /// # Errors
-/// A rule does not exist, or the system refuses; in words for the operator.
+/// The system refuses; in words for the operator.
 pub async fn start(args: SandboxArgs, clock: SharedClock) -> Result<Sandbox, String> {
     let settings = settings(&args)?;
     let (upstream_address, upstream_taken) = free(args.upstream);
@@ -72,12 +72,9 @@ impl Sandbox {
 }
 
 fn settings(args: &SandboxArgs) -> Result<Settings, String> {
-    let mut settings = Settings::default();
-    settings.set("lifetime", &format_duration(args.lifetime))?;
-    settings.set("latency", &format_duration(args.latency))?;
-    for rule in &args.rules {
-        let (name, value) =
-            rule.split_once('=').ok_or_else(|| format!("{rule:?}: write NAME=VALUE"))?;
+    let SandboxArgs { lifetime, latency, rules, .. } = args;
+    let mut settings = Settings { lifetime: *lifetime, latency: *latency, ..Settings::default() };
+    for Rule { name, value } in rules {
         settings.set(name, value)?;
     }
     Ok(settings)

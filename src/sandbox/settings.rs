@@ -1,6 +1,7 @@
 //! What can be set on the stand-in while it runs: rules of the token's life, quotas, latency.
 //! A table makes each settable by name, for flags and for the control surface. Applies nothing.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::duration::{format_duration, parse_duration};
@@ -134,6 +135,28 @@ impl Settings {
     }
 }
 
+/// A setting and its new value, in words that [`Settings::set`] takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The name of the setting.
+    pub name: String,
+    /// How its value is written.
+    pub value: String,
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    /// Reads `NAME=VALUE`.
+    fn from_str(text: &str) -> Result<Rule, String> {
+        let wrong = || "write NAME=VALUE, such as overlap=2s".to_owned();
+        let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+        // Whether a value can be set does not depend on what the others are.
+        Settings::default().set(name, value)?;
+        Ok(Rule { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
 /// Answers state whole seconds: a shorter life would be stated as zero.
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// Room for the readable part of a value; the upper end only keeps a typing error from harm.
@@ -181,7 +204,11 @@ fn unless<T>(
     if text == word { Ok(None) } else { parse(text).map(Some) }
 }
 
-fn parse_life(text: &str) -> Result<Duration, String> {
+/// Reads the life of an access token: a second at least.
+///
+/// # Errors
+/// Says how it is written.
+pub fn parse_life(text: &str) -> Result<Duration, String> {
     let life = parse_duration(text)?;
     if life < SHORTEST_LIFE { Err("is at least 1s".into()) } else { Ok(life) }
 }

@@ -314,6 +314,25 @@ async fn greeting(child: &mut Child) -> String {
     panic!("it ended after:\n{text}");
 }
 
+#[tokio::test]
+async fn wrong_words_of_the_sandbox_are_refused_with_the_right_ones() {
+    for (flag, word, right) in [
+        ("--lifetime", "0s", "at least 1s"),
+        ("--lifetime", "1", "write 500ms, 30s, 10m or 2h"),
+        ("--latency", "fast", "write 500ms, 30s, 10m or 2h"),
+        ("--set", "foo=1", "there are lifetime, overlap, window"),
+        ("--set", "overlap", "write NAME=VALUE, such as overlap=2s"),
+        ("--set", "value_bytes=8", "from 32 to 65536"),
+        ("--fault", "kind=x", "there are kind="),
+        ("--http", "0.0.0.0:0", "write a loopback address"),
+    ] {
+        let told = ended(&["sandbox", flag, word], &[]).await;
+        assert_eq!(told.code, Some(2), "{flag} {word}: {}", told.err);
+        let is_told = told.err.contains(flag) && told.err.contains(right);
+        assert!(is_told && told.out.is_empty(), "{flag} {word}: {}", told.err);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sandbox_finds_free_ports_renews_in_sight_and_leaves_nothing_behind() {
     let places = tempfile::tempdir().unwrap();
