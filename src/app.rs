@@ -40,6 +40,7 @@ pub use encryption::Certificates;
 use encryption::Encryption;
 use listening::bind;
 use running::{Ready, Running};
+pub use secret::advice_on_kept_secret;
 
 /// How long a locked store directory is waited for: longer than the grace period of the server that
 /// is being replaced.
@@ -83,6 +84,13 @@ pub enum StartError {
     Thread(io::Error),
     /// The system has no randomness to make a request secret of.
     NoRandomness(io::Error),
+    /// The file of the request secret holds no key.
+    KeptSecret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for StartError {
@@ -116,6 +124,7 @@ impl fmt::Display for StartError {
             StartError::NoRandomness(error) => {
                 write!(f, "cannot make a request secret: {error}; set request_secret in the config")
             }
+            StartError::KeptSecret { path, error } => write!(f, "{} {error}", path.display()),
         }
     }
 }

@@ -43,6 +43,7 @@ pub use error::{Advice, ConfigErrors, Mistake};
 pub use expand::Environment;
 pub use exposure::closing_command;
 pub use host::Host;
+pub use keys::advice_on_kept;
 pub use policy::{RefreshPolicy, Rotation};
 pub use request::{Basic, Body, Credentials, JsonTemplate, RequestTemplate, is_header_text};
 pub use template::{Placeholder, Template};

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         }
     };
     if let Some(Command::Check) = cli.command {
-        return check(&config);
+        return check(config);
     }
     if let Some(Command::NotifyTest) = cli.command {
         return with_runtime(notify_test(config));
@@ -122,6 +122,7 @@ async fn serve(
                 StartError::Store(Refused::WrongKey(_))
                 | StartError::Outbound(_)
                 | StartError::Tls(_)
+                | StartError::KeptSecret { .. }
                 | StartError::Elsewhere { .. } => EX_CONFIG,
                 StartError::Bind { .. } | StartError::Thread(_) | StartError::NoRandomness(_) => {
                     EX_OSERR
@@ -181,14 +182,18 @@ async fn play(args: SandboxArgs) -> ExitCode {
     }
 }
 
-fn check(config: &Config) -> ExitCode {
-    if let Err(failure) = print(&Plan(config).to_string()) {
+fn check(mut config: Config) -> ExitCode {
+    let kept = app::advice_on_kept_secret(&config).map(|advice| config.advice.extend(advice));
+    if let Err(failure) = print(&Plan(&config).to_string()) {
         return fail(failure.code, failure);
+    }
+    if let Err(error) = kept {
+        return fail(EX_CONFIG, error);
     }
     if let Err(error) = Outbound::new(&config.outbound) {
         return fail(EX_CONFIG, error);
     }
-    match Certificates::read(config) {
+    match Certificates::read(&config) {
         Ok(certificates) => say(&certificates.lives(SystemClock::shared().now().wall)),
         Err(mistakes) => fail(EX_CONFIG, StartError::Tls(mistakes)),
     }

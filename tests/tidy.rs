@@ -158,6 +158,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 /// The files in which a secret's text is taken out of its custody, each with the reason.
 const EXPOSE: &[(&str, &str)] = &[
     ("token.rs", "defines it"),
+    ("config/keys.rs", "says whether one that is kept can be guessed"),
     ("config/template.rs", "renders what a request is made of"),
     ("source/request.rs", "makes a request of it"),
     ("source/reply.rs", "cuts what was sent out of messages"),

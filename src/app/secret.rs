@@ -1,14 +1,38 @@
 //! The request secret: the configured one, or one that is made at the first start and kept.
 
+use std::io;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
 use crate::clock;
+use crate::config::{self, Advice, Config};
 use crate::store;
 use crate::token::Secret;
 
-use super::{StartError, in_blocking};
+use super::{StartError, in_blocking, log_advice};
+
+/// What a start with this config would say of the request secret that an earlier one has kept.
+///
+/// # Errors
+/// It would not start with it.
+pub fn advice_on_kept_secret(config: &Config) -> Result<Option<Advice>, StartError> {
+    if config.request_secret.is_some() {
+        return Ok(None);
+    }
+    let (dir, path) = (&config.store.path, store::secret_path(&config.store.path));
+    match store::kept_secret(dir) {
+        Ok(kept) => Ok(kept.and_then(|kept| config::advice_on_kept(&kept, &path))),
+        Err(error) if is_no_key(&error) => Err(StartError::KeptSecret { path, error }),
+        // Others than the server may not be able to read it.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether it can be read, and is none.
+fn is_no_key(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
 
 /// The configured request secret, or the one that was made at the first start.
 pub(super) async fn request_secret(
@@ -33,8 +57,10 @@ pub(super) async fn request_secret(
     Ok(match kept.await {
         Ok(kept) => {
             tracing::info!(path = %path.display(), "the request secret is in this file");
+            log_advice(config::advice_on_kept(&kept, &path).as_slice());
             kept
         }
+        Err(error) if is_no_key(&error) => return Err(StartError::KeptSecret { path, error }),
         Err(error) => {
             tracing::error!(
                 path = %path.display(), %error,

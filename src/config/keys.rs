@@ -1,8 +1,11 @@
 //! Settings that are secrets: what a key must be, where it should not stand, and what no message about a
 //! setting may repeat.
 
+use std::path::Path;
+
 use zeroize::{Zeroize, Zeroizing};
 
+use super::error::Advice;
 use super::expand::files;
 use super::lower::Lowering;
 use super::setting::Setting;
@@ -50,14 +53,8 @@ impl Lowering<'_> {
             self.mistake(path, format!("{what}; leave it out or set a key"));
             return None;
         }
-        if text.as_str() == EXAMPLE_KEY {
-            let what = "is the example that the original server comes with, which everybody knows";
-            let zh = format!("与原版服务器示例配置中的密钥相同，人尽皆知；{NEW_KEY_ZH}");
-            self.advise(path, (format!("{what}; {NEW_KEY}"), zh));
-        } else if text.chars().count() < SHORT_KEY {
-            let what = format!("has fewer than {SHORT_KEY} characters, so it can be guessed");
-            let zh = format!("少于 {SHORT_KEY} 个字符，可能被猜到；{NEW_KEY_ZH}");
-            self.advise(path, (format!("{what}; {NEW_KEY}"), zh));
+        if let Some((en, zh)) = weakness(&text) {
+            self.advise(path, (format!("{en}; {NEW_KEY}"), format!("{zh}；{NEW_KEY_ZH}")));
         }
         Some(Secret::new(text.as_str()))
     }
@@ -75,4 +72,29 @@ impl Lowering<'_> {
         }
         message
     }
+}
+
+/// Why somebody else may know or guess a key, in English and Chinese.
+fn weakness(key: &str) -> Option<(String, String)> {
+    if key == EXAMPLE_KEY {
+        let en = "is the example that the original server comes with, which everybody knows";
+        Some((en.to_owned(), "与原版服务器示例配置中的密钥相同，人尽皆知".to_owned()))
+    } else if key.chars().count() < SHORT_KEY {
+        Some((
+            format!("has fewer than {SHORT_KEY} characters, so it can be guessed"),
+            format!("少于 {SHORT_KEY} 个字符，可能被猜到"),
+        ))
+    } else {
+        None
+    }
+}
+
+/// As the advice on a `request_secret` of the config, on one that is kept in `file`.
+pub fn advice_on_kept(key: &Secret, file: &Path) -> Option<Advice> {
+    let (en, zh) = weakness(key.expose())?;
+    let file = file.display();
+    let en =
+        format!("in {file}: {en}; {NEW_KEY}, or remove the file and the server does at its start");
+    let zh = format!("（{file}）{zh}；{NEW_KEY_ZH}，或删除该文件，服务器启动时会重新生成");
+    Some(Advice::on("request_secret", en, Some(zh)))
 }

@@ -2,6 +2,7 @@
 //! variables. Sends a request and takes the answer apart; what goes wrong is said with what to do.
 
 use std::fmt::Write as _;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -340,7 +341,7 @@ fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
                 Ok(None) => Err(Failure::new(
                     EX_UNAVAILABLE,
                     format_args!(
-                        "{} is not there: the server makes it at its first start. Start it, or set request_secret in \
+                        "{} is not there, or empty: the server makes it at its first start. Start it, or set request_secret in \
                          the config",
                         path.display()
                     ),
@@ -349,6 +350,14 @@ fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
                     "{} 不存在：服务器首次启动时会创建它。请启动服务器，或在配置中设置 request_secret",
                     path.display()
                 ))),
+                // What it holds is no key, in words that say what to do.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    Err(Failure::new(EX_NOPERM, format_args!("{} {error}", path.display()))
+                        .zh(format_args!(
+                            "{} 中不是密钥（可能有多行或其他字符）；请只保留一行密钥，或删除该文件，服务器启动时会重新生成",
+                            path.display()
+                        )))
+                }
                 Err(error) => Err(Failure::new(
                     EX_NOPERM,
                     format_args!(

@@ -283,16 +283,29 @@ pub fn secret_path(dir: &Path) -> PathBuf {
     dir.join(SECRET_FILE)
 }
 
-/// The request secret that was generated in this directory; `None` if none was. Blocks.
+/// The request secret that was generated in this directory, or that somebody has put there; `None` if there
+/// is none. Blocks.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be read; [`io::ErrorKind::InvalidData`] if what is in the file can be no key, which is then said
+/// with what to do.
 pub fn kept_secret(dir: &Path) -> io::Result<Option<Secret>> {
-    match fs::read_to_string(secret_path(dir)).map(Zeroizing::new) {
-        Ok(kept) if kept.trim().is_empty() => Ok(None),
-        Ok(kept) => Ok(Some(Secret::new(kept.trim()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let bytes = match fs::read(secret_path(dir)).map(Zeroizing::new) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let no_key = || {
+        let what = "holds more than one line, or something else that is in no key; leave one line with the \
+                    secret in it, or remove the file: the server makes another at its start";
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|_| no_key())?;
+    // Editors on Windows put a mark at the beginning.
+    match text.strip_prefix('\u{feff}').unwrap_or(text).trim() {
+        "" => Ok(None),
+        key if key.contains(char::is_control) => Err(no_key()),
+        key => Ok(Some(Secret::new(key))),
     }
 }
 
@@ -306,6 +319,9 @@ pub fn request_secret(dir: &Path, fresh: &Secret) -> io::Result<Secret> {
         return Ok(kept);
     }
     let path = secret_path(dir);
+    if path.exists() {
+        tracing::warn!(path = %path.display(), "the file of the request secret was empty; one is written to it");
+    }
     private_dir(dir)?;
     // Written beside and renamed: a crash leaves no half secret.
     let draft = path.with_extension("new");

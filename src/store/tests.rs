@@ -220,6 +220,35 @@ fn the_request_secret_is_made_once_and_kept_for_the_owner() {
     assert_eq!(secret(&place, "third"), Secret::new("third"));
 }
 
+#[test]
+fn what_somebody_has_put_into_the_secrets_file_is_a_key_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = secret_path(dir.path());
+    for (written, key) in [
+        (&b"a key\n"[..], Some("a key")),
+        (b" \ta key\r\n\n", Some("a key")),
+        (b"\xef\xbb\xbfa key\r\n", Some("a key")),
+        (b"", None),
+        (b"\xef\xbb\xbf\r\n", None),
+    ] {
+        fs::write(&file, written).unwrap();
+        let kept = kept_secret(dir.path()).unwrap();
+        assert_eq!(kept, key.map(Secret::new), "{}", written.escape_ascii());
+    }
+    for written in [&b"hunter2\nhunter3\n"[..], b"hunter2\thunter3", b"hunter2\0", b"hunter2\xff"] {
+        fs::write(&file, written).unwrap();
+        for refused in [
+            kept_secret(dir.path()).map(|_| ()),
+            request_secret(dir.path(), &Secret::new("fresh")).map(|_| ()),
+        ] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+            assert!(!error.to_string().contains("hunter"), "{error}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), written, "it is left as it is");
+    }
+}
+
 #[tokio::test]
 async fn a_directory_that_holds_other_files_keeps_its_mode() {
     let dir = tempfile::tempdir().unwrap();

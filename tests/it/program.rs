@@ -236,6 +236,52 @@ async fn a_request_secret_is_made_at_the_first_start_and_logs_go_to_daily_files(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kept_request_secret_that_is_no_key_is_refused_and_a_short_one_advised_against() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.ron");
+    let text = config_text(wechat.address(), dir.path(), "");
+    let text = text.lines().filter(|line| !line.contains("request_secret")).collect::<String>();
+    std::fs::write(&file, text).unwrap();
+    let kept = dir.path().join("store/request_secret");
+    std::fs::create_dir(kept.parent().unwrap()).unwrap();
+    let told = async |command: &[&str]| {
+        ended(&[&["--config", file.to_str().unwrap()], command].concat(), &[]).await
+    };
+
+    std::fs::write(&kept, "hunter2-hunter2-1\nhunter2-hunter2-2\n").unwrap();
+    for (command, code) in [(&["serve"][..], 78), (&["check"], 78), (&["status"], 77)] {
+        let told = told(command).await;
+        assert_eq!(told.code, Some(code), "{command:?}: {}", told.err);
+        for words in [kept.to_str().unwrap(), "more than one line", "remove the file"] {
+            assert!(told.err.contains(words), "{command:?}: {}", told.err);
+        }
+        assert!(!(told.err + &told.out).contains("hunter2"), "{command:?}");
+    }
+
+    std::fs::write(&kept, "hunter2\n").unwrap();
+    let advice = format!("in {}: has fewer than 16 characters", kept.display());
+    let checked = told(&["check"]).await;
+    assert_eq!(checked.code, Some(0), "{}", checked.err);
+    assert!(checked.out.contains(&format!("advice   request_secret: {advice}")), "{}", checked.out);
+    for (content, words) in
+        [("hunter2\n", &*advice), ("", "the file of the request secret was empty")]
+    {
+        std::fs::write(&kept, content).unwrap();
+        let mut child = binary().arg("--config").arg(&file).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut log = String::new();
+        while !log.contains("serving") {
+            log += &soon("the start", lines.next_line()).await.unwrap().expect("it serves");
+        }
+        assert!(log.contains(words) && log.contains("WARN"), "{log}");
+        assert!(!log.contains("hunter2"), "{log}");
+        child.kill().await.unwrap();
+    }
+    wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_in_use_ends_the_second_server_with_75_and_names_the_directory() {
     let wechat = upstream(Settings::default()).await;
     let dir = tempfile::tempdir().unwrap();
