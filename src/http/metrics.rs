@@ -397,8 +397,7 @@ impl Page<'_> {
 
     fn histogram(&mut self, name: &str, help: &str, timings: &Timings) -> Written {
         let counts = timings.counts();
-        // The library takes the largest number for infinity.
-        let bounds = Timings::BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = Timings::BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         let total = timings.total().as_secs_f64();

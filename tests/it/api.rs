@@ -118,7 +118,12 @@ async fn a_failing_upstream_is_told_with_what_to_do_and_nothing_secret() {
     ] {
         assert!(numbers.contains(line), "{line}\n{numbers}");
     }
-    assert!(!numbers.contains("store_write_duration_seconds_count 0"), "writes are timed");
+    for histogram in [
+        "wechat_token_upstream_request_duration_seconds",
+        "wechat_token_store_write_duration_seconds",
+    ] {
+        check_histogram(&numbers, histogram);
+    }
 
     let everything = [
         seen,
@@ -158,4 +163,21 @@ async fn a_generation_and_its_tag_survive_a_restart() {
     assert_eq!(status["sources"][0]["generation"], before["generation"]);
     assert!(ours.stop().await);
     wechat.stop().await;
+}
+
+/// A histogram of times has bounds that a request may take, in order; what comes after the last is all there is.
+fn check_histogram(numbers: &str, name: &str) {
+    let value = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
+    let of = |part: &str| {
+        let start = format!("{name}_{part}");
+        numbers.lines().filter(move |line| line.starts_with(&start)).collect::<Vec<_>>()
+    };
+    let bound = |line: &str| line.split('"').nth(1).unwrap().parse::<f64>().unwrap();
+    let mut buckets: Vec<(f64, u64)> =
+        of("bucket").into_iter().map(|line| (bound(line), value(line))).collect();
+    assert!(buckets.is_sorted(), "{buckets:?}");
+    let [count] = of("count")[..] else { panic!("{numbers}") };
+    assert!(value(count) > 0, "{count}");
+    assert_eq!(buckets.pop(), Some((f64::INFINITY, value(count))));
+    assert!(buckets.len() > 8 && buckets.iter().all(|bucket| bucket.0 < 100.0), "{buckets:?}");
 }
