@@ -205,7 +205,7 @@ async fn refresh_fetches_another_token_unless_there_is_one() {
     let told = world.told(&["refresh", "access_token", "--stale", ""]).await;
     told.is(65, &["--stale holds no token"]);
     let told = world.told(&["refresh", "access_token", "--stale", &"x".repeat(20_000)]).await;
-    told.is(65, &["larger than 16 KiB"]);
+    told.is(65, &["larger than 8 KiB"]);
 
     world.wechat.inject("kind=errcode&code=40164&times=1".parse().unwrap());
     let told = world.told(&["refresh", "access_token", "--force"]).await;

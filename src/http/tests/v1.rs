@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::http::ROUTES;
+use crate::http::form::MAX_BODY_BYTES;
+use crate::http::v1::OPENAPI;
 use crate::refresh::{RefreshError, RefreshRequest, Refused, Wish};
 use crate::snapshot::{Remedy, Trouble};
 
@@ -388,7 +390,8 @@ async fn a_refresh_is_asked_for_and_its_outcome_told() {
 async fn a_refresh_that_nobody_may_ask_for_reaches_nobody() {
     let server = served().await;
     let (ticket, access) = ("/v1/tokens/ticket/refresh", "/v1/tokens/access_token/refresh");
-    let too_large = format!(r#"{{"stale": "{}"}}"#, "x".repeat(20_000));
+    let stale = |bytes| format!(r#"{{"stale": "{}"}}"#, "x".repeat(bytes));
+    let too_large = stale(MAX_BODY_BYTES - stale(0).len() + 1);
     for (target, key, body, status, code) in [
         (ticket, SHOP, r#"{"force": true}"#, 403, "may_not_force"),
         (access, SHOP, "", 404, "not_found"),
@@ -402,6 +405,10 @@ async fn a_refresh_that_nobody_may_ask_for_reaches_nobody() {
         let answer = server.ask(&with_body(target, key, body)).await;
         assert_eq!((answer.status, answer.error().as_str()), (status, code), "{body}");
     }
+    let told = server.ask(&with_body(ticket, KEY, &too_large)).await.json();
+    let words = format!("he body is larger than {} KiB", MAX_BODY_BYTES / 1024);
+    assert_eq!(told["error"]["message"], format!("t{words}"));
+    assert!(OPENAPI.contains(&format!("T{words}")));
     let form = "content-type: text/plain\r\ncontent-length: 2\r\n";
     let answer = server.ask(&format!("{}{{}}", request("POST", ticket, Some(KEY), form))).await;
     assert_eq!((answer.status, answer.error().as_str()), (415, "not_json"));

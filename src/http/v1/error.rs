@@ -12,6 +12,7 @@ use warp::reply::Response;
 use crate::config::Mistake;
 use crate::refresh::RefreshError;
 
+use super::super::form::MAX_BODY_BYTES;
 use super::super::reply::Unserved;
 use super::json;
 
@@ -194,7 +195,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 
 impl From<Unserved> for ApiError {
     fn from(unserved: Unserved) -> ApiError {
-        let closing = |status, code, message: &'static str| {
+        let closing = |status, code, message: Cow<'static, str>| {
             let error = ApiError::new(status, code, message);
             // The rest of the body is not read, so nothing can follow it.
             ApiError { closes: true, ..error }
@@ -210,13 +211,13 @@ impl From<Unserved> for ApiError {
             Unserved::BodyTooLarge => closing(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too_large",
-                "the body is larger than 16 KiB",
+                format!("the body is larger than {} KiB", MAX_BODY_BYTES / 1024).into(),
             ),
             Unserved::BodyTimeout => {
-                closing(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took too long")
+                closing(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body took too long".into())
             }
             Unserved::BodyBroken => {
-                closing(StatusCode::BAD_REQUEST, "bad_request", "the body cannot be read")
+                closing(StatusCode::BAD_REQUEST, "bad_request", "the body cannot be read".into())
             }
             Unserved::TooManyWrongKeys => ApiError::too_many_wrong_keys(),
         }
