@@ -1,6 +1,6 @@
 //! The numbers in docs/limits.md are those of the config and of the source.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wechat_token_server::config::{self, Config, Environment, HttpConfig, RespConfig};
@@ -93,4 +93,34 @@ fn the_limits_are_those_of_the_source() {
     }
     assert!(count > 20, "{count} rows");
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn every_limit_of_http_is_in_the_document() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let document = document();
+    let stated: Vec<String> =
+        rows(&document).filter_map(|cells| Some((*cells.get(2)?).to_owned())).collect();
+    let mut files = vec![PathBuf::from("http.rs")];
+    for folder in ["http", "http/v1"] {
+        let entries = std::fs::read_dir(root.join(folder)).unwrap();
+        let entries = entries.map(|entry| Path::new(folder).join(entry.unwrap().file_name()));
+        files.extend(
+            entries.filter(|path| path.extension().is_some_and(|extension| extension == "rs")),
+        );
+    }
+    let mut count = 0;
+    for file in files {
+        let text = std::fs::read_to_string(root.join(&file)).unwrap();
+        let constants =
+            text.lines().filter_map(|line| line.split_once("const ")?.1.split_once(": "));
+        for (name, _) in constants {
+            if ["MAX_", "MOST_", "LONGEST_"].iter().any(|start| name.starts_with(start)) {
+                count += 1;
+                let held = format!("`{}` `{name}`", file.display());
+                assert!(stated.contains(&held), "docs/limits.md has no row for {held}");
+            }
+        }
+    }
+    assert!(count >= 8, "{count} limits");
 }
