@@ -364,10 +364,14 @@ check('a client with few rights sees its sources and nothing else', async ({ pag
   assert.equal(post.postData(), null);
 });
 
-check('who reads a source is shown to the request_secret', async ({ page, server }) => {
+check('who reads a source is shown to the request_secret, by the names of the log', async ({ page, server }) => {
   await server.ask('/v1/tokens/ticket', SHOP);
+  await server.ask('/v1/tokens/token', SECRET);
   await signIn(page, server);
   await says(row(page, 'ticket').locator('.reader'), 'shop · HTTP');
+  const reader = row(page, 'token').locator('.reader');
+  await says(reader, 'default · HTTP');
+  assert.match(await reader.getAttribute('title'), /^Whoever shows the request_secret/);
 });
 
 check('it connects again after a restart, and has missed nothing', async ({ page, server }) => {

@@ -186,9 +186,9 @@ export class Row {
   readers(readers) {
     if (readers.length === 0) return [words().nobody];
     const chips = readers.map(({ client, protocol, reads, recent_reads: recent, last_read_at: last }) => {
-      const name = client === "default" ? "request_secret" : client;
       const more = words().readerMore(recent, last === null ? "–" : time(last));
-      return h("span", { class: "reader", title: more }, words().reader(name, protocol.toUpperCase(), reads));
+      const title = client === "default" ? `${words().defaultReader} ${more}` : more;
+      return h("span", { class: "reader", title }, words().reader(client, protocol.toUpperCase(), reads));
     });
     const rest = chips.splice(NAMED_READERS);
     if (rest.length) chips.push(h("details", {}, h("summary", {}, words().more(rest.length)), ...rest));
