@@ -10,8 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -268,19 +266,14 @@ fn tls(config: &OutboundConfig) -> Result<rustls::ClientConfig, OutboundSetupErr
     let mut roots = rustls::RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = &config.ca_file {
-        let wrong = |message: String| {
-            setup_error("outbound.ca_file", format!("{}: {message}", path.display()))
-        };
-        let mut found = 0;
-        let certificates =
-            CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-            roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            found += 1;
-        }
-        if found == 0 {
-            return Err(wrong("holds no certificate in PEM".into()));
+        for certificate in trust::certificates("outbound.ca_file", path)? {
+            roots.add(certificate).map_err(|error| {
+                let what = format!(
+                    "{} holds a certificate that cannot be used: {error}; have it made anew",
+                    path.display()
+                );
+                setup_error("outbound.ca_file", what)
+            })?;
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -342,6 +335,30 @@ mod tests {
         let chunks = [&b"a"[..], b"", b"bcd", &[b'e'; 5_000], b"f"];
         chunks.iter().for_each(|chunk| append(&mut body, chunk));
         assert_eq!(*body, chunks.concat());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_ca_file_is_said_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let pem = |what, body| format!("-----BEGIN {what}-----\n{body}\n-----END {what}-----\n");
+        let none =
+            "holds no certificate in PEM (-----BEGIN CERTIFICATE-----); name a file that does; ";
+        for (content, words) in [
+            (String::new(), none),
+            ("0\u{82}\u{1}\n".into(), none),
+            (pem("PRIVATE KEY", "AAAA"), none),
+            (pem("CERTIFICATE", "AAAA"), "holds a certificate that cannot be used: "),
+            (pem("CERTIFICATE", "?"), "is damaged: "),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n".into(), "is cut off: its last line is not"),
+        ] {
+            std::fs::write(&path, &content).unwrap();
+            let config = OutboundConfig { ca_file: Some(path.clone()), proxy: None };
+            let told = tls(&config).unwrap_err().to_string();
+            let begin = format!("outbound.ca_file: {} {words}", path.display());
+            assert!(told.starts_with(&begin), "{content:?}: {told}");
+            assert!(told.contains("; "), "what to do: {told}");
+        }
     }
 
     #[test]

@@ -69,13 +69,19 @@ impl Trust {
         let Some(path) = &self.identity else { return Ok(builder.with_no_client_auth()) };
         let chain = certificates(IDENTITY, path)?;
         let wrong = |error: &dyn std::fmt::Display| {
-            setup_error(IDENTITY, format!("{}: {error}", path.display()))
+            setup_error(IDENTITY, format!("{} {error}", path.display()))
         };
         let key = PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
-            pem::Error::NoItemsFound => wrong(&"holds no private key in PEM"),
-            error => wrong(&error),
+            pem::Error::NoItemsFound => wrong(
+                &"holds no private key in PEM (-----BEGIN PRIVATE KEY-----); put it there, after the certificate",
+            ),
+            error => wrong(&format_args!("is damaged: {error}; write it anew")),
         })?;
-        builder.with_client_auth_cert(chain, key).map_err(|error| wrong(&error))
+        builder.with_client_auth_cert(chain, key).map_err(|error| {
+            wrong(&format_args!(
+                "holds a certificate and a key that cannot be used: {error}; have them made anew"
+            ))
+        })
     }
 
     /// Encrypts a connection to `host`; `in_the_clear` is what to say of a server that does not know TLS.
@@ -111,17 +117,29 @@ impl Trust {
 }
 
 /// The certificates of a PEM file; there is at least one.
-fn certificates(
+pub(super) fn certificates(
     setting: &'static str,
     path: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, OutboundSetupError> {
     let wrong = |message: &dyn std::fmt::Display| {
-        setup_error(setting, format!("{}: {message}", path.display()))
+        setup_error(setting, format!("{} {message}", path.display()))
     };
     let found = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(&error))?;
-    if found.is_empty() { Err(wrong(&"holds no certificate in PEM")) } else { Ok(found) }
+        .map_err(|error| match error {
+            pem::Error::Io(error) => wrong(&format_args!("cannot be read: {error}")),
+            pem::Error::MissingSectionEnd { .. } => {
+                wrong(&"is cut off: its last line is not -----END CERTIFICATE-----; write it anew")
+            }
+            error => wrong(&format_args!("is damaged: {error}; write it anew")),
+        })?;
+    if found.is_empty() {
+        return Err(wrong(
+            &"holds no certificate in PEM (-----BEGIN CERTIFICATE-----); name a file that does; of one in DER, \
+              `openssl x509 -inform der` makes it",
+        ));
+    }
+    Ok(found)
 }
 
 /// Believes certificates that are known as they are, and others where something else vouches for them.
