@@ -26,7 +26,7 @@ struct Failure {
     code: Option<String>,
     class: String,
     /// What went wrong, where there is no code.
-    words: String,
+    words: Words,
     hint: Words,
 }
 
@@ -36,7 +36,7 @@ impl Failure {
         Failure {
             code: error.code(),
             class: error.class().as_str().to_owned(),
-            words: error.to_string(),
+            words: words(error.to_string(), error.in_chinese()),
             hint: here(words(en, zh)),
         }
     }
@@ -81,7 +81,7 @@ impl Failure {
                 format!("the upstream answers errcode {code}"),
                 format!("上游返回 errcode {code}"),
             ),
-            None => words(&*self.words, format!("失败（{}）", self.words)),
+            None => self.words.clone(),
         }
     }
 
@@ -194,7 +194,7 @@ pub(super) fn judge_running(
         let failure = Failure {
             code: trouble.code.as_deref().map(str::to_owned),
             class: trouble.class.to_owned(),
-            words: trouble.what.to_string(),
+            words: words(&*trouble.what, &*trouble.what_zh),
             hint: here(Words::from(&trouble.remedy)),
         };
         let ago = since(trouble.at, now);

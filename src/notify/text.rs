@@ -183,7 +183,7 @@ impl Words {
         let class = class_words(trouble.class);
         match &trouble.code {
             Some(code) => format!("{class}，错误码 {code}"),
-            None => format!("{class}（{}）", trouble.what),
+            None => format!("{class}（{}）", trouble.what_zh),
         }
     }
 

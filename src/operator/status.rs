@@ -199,7 +199,9 @@ fn trouble(error: &Value, now: u64, printer: &Printer, text: &mut String) {
         Some(bare) if !english.is_empty() => bare.trim_end_matches([':', ' ']).to_owned(),
         _ => message,
     };
-    let failed = printer.either(format!("{ago} ago: {message}"), format!("{ago}前：{message}"));
+    // A server of a version before has it in English alone.
+    let chinese = error["message_zh"].as_str().map_or(message.clone(), printable);
+    let failed = printer.either(format!("{ago} ago: {message}"), format!("{ago}前：{chinese}"));
     wrapped(&failed, "", printer.columns, text);
     let remedy = if printer.chinese { remedy("zh").map(|zh| ("办法：", zh)) } else { None };
     let remedy = remedy.or((!english.is_empty()).then_some(("what to do: ", english)));
@@ -320,6 +322,7 @@ mod tests {
         failing["last_error"] = json!({
             "at": 1_763_999_910_u64, "class": "misconfigured", "code": "40164", "over": false,
             "message": "the upstream answered errcode 40164: add 203.0.113.7 to the IP allow list in the console",
+            "message_zh": "上游返回 errcode 40164",
             "remedy": {
                 "en": "add 203.0.113.7 to the IP allow list in the console",
                 "zh": "请在微信公众平台的“设置与开发—基本配置”中把 203.0.113.7 加入 IP 白名单，保存后等待几分钟再试一次",
@@ -364,7 +367,10 @@ ticket        续期失败  1h59m    1h46m后    1764000000  3 / 2000
             "{chinese}"
         );
         assert!(chinese.contains("    仅保存在内存中："), "{chinese}");
-        assert!(chinese.contains("    办法：请在微信公众平台"), "{chinese}");
+        assert!(
+            chinese.contains("    1m30s前：上游返回 errcode 40164\n    办法：请在微信公众平台"),
+            "{chinese}"
+        );
         for line in english.lines().chain(chinese.lines()) {
             assert!(columns(line) <= 80, "{line}");
         }

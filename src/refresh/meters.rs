@@ -104,6 +104,7 @@ mod tests {
             meters.count_failure(&Trouble {
                 at: std::time::UNIX_EPOCH,
                 what: "no".into(),
+                what_zh: "否".into(),
                 class: "unknown",
                 code: Some(code.to_string().into()),
                 remedy: crate::snapshot::Remedy { en: "wait".into(), zh: "等待".into() },

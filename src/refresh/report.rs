@@ -82,6 +82,7 @@ pub(super) fn trouble(error: &FetchError, now: Now) -> Trouble {
     Trouble {
         at: now.wall,
         what: error.to_string().into(),
+        what_zh: error.in_chinese().into(),
         class: class.as_str(),
         code: error.code().map(Into::into),
         remedy: Remedy { en, zh },

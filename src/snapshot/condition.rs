@@ -28,6 +28,8 @@ pub struct Trouble {
     pub at: SystemTime,
     /// What went wrong, as a client may know it: no secret, no address.
     pub what: Arc<str>,
+    /// The same in Chinese.
+    pub what_zh: Arc<str>,
     /// The class of the failure, as it is named in answers and metrics.
     pub class: &'static str,
     /// The upstream's error code, where it gave one that is known to be one.
@@ -222,6 +224,7 @@ mod tests {
         Arc::new(Trouble {
             at: at(seconds),
             what: "no".into(),
+            what_zh: "否".into(),
             class,
             code: code.map(Into::into),
             remedy: Remedy { en: "wait".into(), zh: "等待".into() },

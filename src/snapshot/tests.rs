@@ -122,9 +122,9 @@ fn trouble_is_known_until_a_refresh_comes_off() {
 }
 
 fn trouble(class: &'static str) -> Trouble {
-    let what = "no".into();
+    let (what, what_zh) = ("no".into(), "否".into());
     let remedy = Remedy { en: "wait".into(), zh: "等待".into() };
-    Trouble { at: at(0).wall, what, class, code: None, remedy, is_failure: true }
+    Trouble { at: at(0).wall, what, what_zh, class, code: None, remedy, is_failure: true }
 }
 
 #[tokio::test]

@@ -252,6 +252,37 @@ impl FetchError {
         (en.into(), zh.into())
     }
 
+    /// What went wrong, in Chinese, as `Display` says it in English; never with what to do.
+    pub fn in_chinese(&self) -> String {
+        let fixed = match self {
+            FetchError::DependencyAbsent(_) => "它所依赖的令牌源目前没有可用令牌",
+            FetchError::BudgetSpent { .. } => "该账号今日的调用次数已用完",
+            FetchError::BudgetReserved { .. } => "该账号剩余的调用次数留给定期续期",
+            FetchError::TooSoon { .. } => "每 30 秒只能强制换新一次，每日最多 20 次",
+            FetchError::NotConnected(_) => "无法连接上游",
+            FetchError::TimedOut => "上游没有及时应答",
+            FetchError::Broken(_) => "上游中断了连接",
+            FetchError::TooLarge => "上游的应答过大",
+            FetchError::NotJson => "上游的应答不是 JSON",
+            FetchError::CannotSend(place) => return format!("无法构造请求：{place}"),
+            FetchError::Status(status) => return format!("上游返回 HTTP 状态 {status}"),
+            FetchError::ComeBack { status, wait } => {
+                return format!("上游返回 HTTP 状态 {status}，要求 {} 秒后再试", wait.as_secs());
+            }
+            FetchError::NoValue(what) => return format!("上游的应答中没有可用的令牌：{what}"),
+            FetchError::NoLifetime(what) => {
+                return format!("上游的应答中没有可用的有效期：{what}");
+            }
+            FetchError::Refused(refusal) => {
+                return match &refusal.code {
+                    Code::Number(code) => format!("上游返回 errcode {code}"),
+                    Code::Text(code) => format!("上游返回错误 {code}"),
+                };
+            }
+        };
+        fixed.to_owned()
+    }
+
     /// What to do about it, in Chinese.
     pub fn hint_zh(&self) -> Cow<'static, str> {
         self.hint().1

@@ -58,15 +58,16 @@ fn check(source: &TokenSource, answer: &Answer, sent_at: SystemTime) {
             assert!(!life.is_zero() && life.as_secs() <= 3_660 * 86_400, "lives {life:?}");
         }
         Err(error) => {
-            let (words, detail, (en, zh)) = (error.to_string(), error.for_log(), error.hint());
-            for text in [&*words, detail, &*en, &*zh] {
+            let (words, chinese) = (error.to_string(), error.in_chinese());
+            let (detail, (en, zh)) = (error.for_log(), error.hint());
+            for text in [&*words, &*chinese, detail, &*en, &*zh] {
                 assert!(text.len() <= 8 * 1024, "{} bytes", text.len());
                 assert!(!text.chars().any(char::is_control), "breaks a line: {text:?}");
                 // The third is no secret: it is too short.
                 let told = SENT[..2].iter().find(|secret| text.contains(**secret));
                 assert_eq!(told, None, "repeats what was sent: {text:?}");
             }
-            let is_told = ![&*words, &*en, &*zh].contains(&"");
+            let is_told = ![&*words, &*chinese, &*en, &*zh].contains(&"");
             assert!(is_told, "no words for {error:?}");
             assert!(error.was_sent(), "{error:?}");
             let waits = [error.wait(), error.wait_again()];

@@ -50,6 +50,7 @@ fn trouble() -> Trouble {
     Trouble {
         at: at(1).wall,
         what: "no".into(),
+        what_zh: "否".into(),
         class: "transient",
         code: None,
         remedy: Remedy { en: "wait".into(), zh: "等待".into() },

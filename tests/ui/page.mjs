@@ -420,7 +420,7 @@ check('no source at all is told so', async ({ browser, server }) => {
 
 check('what a server says is text, whatever it says', async ({ browser, server }) => {
   const markup = '<img src=x onerror=alert(1)><b>x</b>';
-  const trouble = { at: NOW - 5, class: markup, code: markup, message: markup, remedy: { en: markup, zh: markup }, over: false };
+  const trouble = { at: NOW - 5, class: markup, code: markup, message: markup, message_zh: markup, remedy: { en: markup, zh: markup }, over: false };
   const page = await show(browser, server, [{ ...WELL[0], name: markup, state: 'failing', last_error: trouble, readers: [{ ...WELL[0].readers[0], client: markup }] }]);
   assert.equal(await page.locator('.row h2').innerText(), markup);
   assert.equal(await page.locator('.row img, .row h2 b').count(), 0);

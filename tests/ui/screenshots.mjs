@@ -38,14 +38,14 @@ export const WELL = [
   source('corp_token', {
     age: 96 * MINUTE, generation: 1_773_809_770, readers: [reader('default', 'http', 211, 0)],
     history: [...renewals(110 * MINUTE, NOW - 11 * HOUR), failures(NOW - 9.2 * HOUR, NOW - 8.6 * HOUR, 6, 'transient'), ...renewals(110 * MINUTE, NOW - 96 * MINUTE).filter((one) => one.first > NOW - 8.6 * HOUR)],
-    last_error: { at: NOW - Math.round(8.6 * HOUR), class: 'transient', code: null, message: 'the upstream did not answer in time', remedy: { en: 'it is tried again by itself', zh: '会自动重试' }, over: true },
+    last_error: { at: NOW - Math.round(8.6 * HOUR), class: 'transient', code: null, message: 'the upstream did not answer in time', message_zh: '上游没有及时应答', remedy: { en: 'it is tried again by itself', zh: '会自动重试' }, over: true },
   }),
   source('partner_token', { age: 3 * HOUR, life: 24 * HOUR, lead: HOUR, generation: 1_773_804_730, readers: [reader('crm', 'resp', 880, 1)] }),
 ];
 
 export const TROUBLED = WELL.map((one) => one.name !== 'corp_token' ? one : {
   ...one, state: 'failing', next_renewal_at: NOW + 48, last_error: {
-    at: NOW - 72, class: 'misconfigured', code: '60020', message: 'the upstream answered errcode 60020', over: false,
+    at: NOW - 72, class: 'misconfigured', code: '60020', message: 'the upstream answered errcode 60020', message_zh: '上游返回 errcode 60020', over: false,
     remedy: {
       en: "add 203.0.113.7 to the app's trusted IPs in the WeCom admin console",
       zh: '在企业微信管理后台将 203.0.113.7 加入应用的企业可信 IP',

@@ -52,6 +52,7 @@ fn trouble(class: FailureClass, code: Option<&str>) -> Trouble {
     Trouble {
         at: NOW,
         what: "the upstream did not answer in time".into(),
+        what_zh: "上游没有及时应答".into(),
         class: class.as_str(),
         code: code.map(Into::into),
         remedy: Remedy { en: "the hint".into(), zh: "中文".into() },

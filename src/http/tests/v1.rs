@@ -44,6 +44,7 @@ fn trouble() -> Trouble {
     Trouble {
         at: still().wall,
         what: "the upstream answered errcode 40164".into(),
+        what_zh: "上游返回 errcode 40164".into(),
         class: "misconfigured",
         code: Some("40164".into()),
         remedy: Remedy { en: "add it".into(), zh: "添加".into() },

@@ -158,11 +158,12 @@ export class Row {
     put(this.parts.counts, counts);
   }
 
-  trouble({ at, class: failure, code, message, remedy }) {
+  trouble({ at, class: failure, code, message, message_zh: chinese, remedy }) {
+    // The log's words, which may end with the remedy in English.
+    const english = message.replace(`: ${remedy.en}`, "");
     return [
       h("p", {}, h("strong", {}, why(failure, code)), " ", h("time", {}, time(at))),
-      // The log's words, which may end with the remedy in English.
-      h("p", { class: "message", lang: "en" }, message.replace(`: ${remedy.en}`, "")),
+      h("p", { class: "message" }, inLanguage({ en: english, zh: chinese })),
       h("p", { class: "remedy" }, h("b", {}, words().todo), " ", inLanguage(remedy)),
     ];
   }

@@ -129,6 +129,7 @@ struct Error {
     class: &'static str,
     code: Option<String>,
     message: String,
+    message_zh: String,
     remedy: Remedy,
     /// Whether a refresh has come off since.
     over: bool,
@@ -255,6 +256,7 @@ fn error(trouble: &Trouble, over: bool) -> Error {
         class: trouble.class,
         code: trouble.code.as_deref().map(str::to_owned),
         message: trouble.what.to_string(),
+        message_zh: trouble.what_zh.to_string(),
         remedy: Remedy { en, zh },
         over,
     }

@@ -38,6 +38,7 @@ fn trouble(seconds: u64, class: FailureClass, code: Option<&str>) -> Arc<Trouble
     Arc::new(Trouble {
         at: at(seconds),
         what: "no".into(),
+        what_zh: "否".into(),
         class: class.as_str(),
         code: code.map(Into::into),
         remedy: crate::snapshot::Remedy { en: "wait".into(), zh: "等待".into() },

@@ -100,6 +100,7 @@ impl World {
         self.publishers[source].note_failure(Trouble {
             at: self.clock.now().wall,
             what: "no".into(),
+            what_zh: "否".into(),
             class: "transient",
             code: None,
             remedy: Remedy { en: "wait".into(), zh: "等待".into() },

@@ -49,6 +49,7 @@ fn a_program_is_told_as_json() {
     let trouble = Trouble {
         at: at(1),
         what: "the upstream answered errcode 40164: allow it".into(),
+        what_zh: "上游返回 errcode 40164".into(),
         class: "misconfigured",
         code: Some("40164".into()),
         remedy: Advice { en: "allow it".into(), zh: "加入白名单".into() },

@@ -18,6 +18,7 @@ fn trouble(class: FailureClass, code: Option<&str>, what: &str) -> Arc<Trouble> 
     Arc::new(Trouble {
         at: at(0),
         what: what.into(),
+        what_zh: "上游没有及时应答".into(),
         class: class.as_str(),
         code: code.map(Into::into),
         remedy: Remedy { en: en.into(), zh: zh.into() },
@@ -62,7 +63,7 @@ fn a_message_in_chinese() {
 【wechat-token-server】shanghai-1
 
 没有可用令牌：card
-原因：网络或上游故障（the upstream did not answer in time）
+原因：网络或上游故障（上游没有及时应答）
 开始：2027-01-15 16:00:05（北京时间）
 处理：请等待
 
