@@ -38,7 +38,7 @@ async function photograph(browser, path, command, text) {
   const page = await browser.newPage({ viewport: { width: 1000, height: 400 }, deviceScaleFactor: 1.5 });
   await page.setContent(`<style>
     body { margin: 0; background: #1c2128 }
-    pre { margin: 0; display: inline-block; padding: 18px 22px; color: #cdd9e5; font: 14px/1.5 monospace }
+    pre { margin: 0; display: inline-block; padding: 18px 22px; color: #cdd9e5; font: 14px/1.5 'Noto Sans Mono CJK SC', monospace }
   </style><pre>${html(`\x1b[90m$\x1b[0m ${command}\n\n${text.trim()}`)}</pre>`);
   await page.locator('pre').screenshot({ path });
   await page.close();
@@ -52,7 +52,8 @@ const sample = createServer((_, answer) => {
 }).listen(0, '127.0.0.1');
 await once(sample, 'listening');
 const server = await Server.start(binary);
-const browser = await browse(['DejaVu Sans Mono', 'Noto Sans Mono CJK SC']);
+// In one font, where a Chinese character is as wide as two Latin ones, as on a terminal.
+const browser = await browse(['Noto Sans Mono CJK SC']);
 try {
   for (const [name, language] of [['en', 'C.UTF-8'], ['zh', 'zh_CN.UTF-8']]) {
     const table = await printed(binary, ['status', '--url', `http://127.0.0.1:${sample.address().port}`], language);
