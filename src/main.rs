@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         return check(config);
     }
     if let Some(Command::NotifyTest) = cli.command {
-        return with_runtime(notify_test(config));
+        return with_runtime(notify_test(config, Printer::of(&environment)));
     }
     let sockets = match Sockets::passed(&environment) {
         Ok(sockets) => sockets,
@@ -200,7 +200,7 @@ fn check(mut config: Config) -> ExitCode {
 }
 
 /// Sends a test message to every webhook, one after the other.
-async fn notify_test(config: Config) -> ExitCode {
+async fn notify_test(config: Config, printer: Printer) -> ExitCode {
     let outbound = match Outbound::new(&config.outbound) {
         Ok(outbound) => outbound,
         Err(error) => return fail(EX_CONFIG, error),
@@ -208,7 +208,10 @@ async fn notify_test(config: Config) -> ExitCode {
     if config.webhooks.is_empty() {
         return fail(
             EX_CONFIG,
-            "the config has no webhooks; docs/webhooks.md says how to set them up",
+            printer.either(
+                "the config has no webhooks; docs/webhooks.md says how to set them up",
+                "配置中没有 webhooks；设置方法见 docs/webhooks.md",
+            ),
         );
     }
     let clock = SystemClock::shared();
@@ -217,11 +220,19 @@ async fn notify_test(config: Config) -> ExitCode {
         let name = &webhook.name;
         match notify::test(webhook, &outbound, &clock).await {
             Ok(()) => {
-                if let Err(failure) = print(&format!("{name}: delivered\n")) {
-                    code = fail(failure.code, failure);
+                let said =
+                    printer.either(format!("{name}: delivered\n"), format!("{name}：已送达\n"));
+                if let Err(failure) = print(&said) {
+                    code = fail(failure.code, failure.told(&printer));
                 }
             }
-            Err(why) => code = fail(UNDELIVERED, format!("{name}: not delivered: {why}")),
+            Err(why) => {
+                let said = printer.either(
+                    format!("{name}: not delivered: {why}"),
+                    format!("{name}：未送达：{why}"),
+                );
+                code = fail(UNDELIVERED, said);
+            }
         }
     }
     code
