@@ -12,6 +12,7 @@ mod descriptors;
 mod files;
 mod finding;
 mod hosts;
+mod permissions;
 mod ports;
 mod presence;
 mod quota;
@@ -264,8 +265,8 @@ impl Kept {
                     },
                 );
                 let what = words(
-                    format!("{en} has it, and is no server of ours"),
-                    format!("已被{zh}占用，且它不是本程序的服务器"),
+                    format!("{en} has it, and is no server"),
+                    format!("已被{zh}占用，而它不是服务器"),
                 );
                 findings.push(problem(
                     "store_in_use",
@@ -380,8 +381,11 @@ pub fn of_machine(config: &Config, server: &Presence, now: SystemTime) -> Vec<Fi
     let directory = files::observe(&config.store.path, &store::secret_path(&config.store.path));
     findings.extend(files::judge(&directory, server.is_sure()));
     findings.extend(certificates::look(config, now));
+    let secret = files::kept_secret(config);
+    let is_well = config.advice.is_empty() && secret.is_none();
     findings.extend(config.advice.iter().map(advice));
-    if config.advice.is_empty() {
+    findings.extend(secret);
+    if is_well {
         let what = words("could not be better, by what is known of it", "没有改进建议");
         findings.push(Finding::ok(Topic::Config, "config_ok", "", what));
     }

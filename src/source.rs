@@ -20,7 +20,7 @@ use crate::token::{Secret, SourceName};
 
 pub use errcode::Hint;
 pub use failure::{FailureClass, FetchError, Refusal};
-pub use remedy::SEE_DOCTOR;
+pub use remedy::{SEE_DOCTOR, SEE_LOG};
 pub use trial::{Trial, accepts, can_be_asked_about, trial_of, try_credentials};
 pub use upstream::HttpUpstream;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::finding::{Finding, Mark, Topic, Words, words};
 use crate::config::{TokenSource, Vendor};
-use crate::source::{FailureClass, FetchError, SEE_DOCTOR, Trial};
+use crate::source::{FailureClass, FetchError, SEE_DOCTOR, SEE_LOG, Trial};
 use crate::status::{SourceStatus, State};
 
 /// What came of asking the upstream about a live token; `None` where no call is known that tells.
@@ -33,11 +33,13 @@ struct Failure {
 impl Failure {
     fn of(error: &FetchError) -> Failure {
         let (en, zh) = error.hint();
+        let hint = words(en, zh);
         Failure {
             code: error.code(),
             class: error.class().as_str().to_owned(),
             words: words(error.to_string(), error.in_chinese()),
-            hint: here(words(en, zh)),
+            // What doctor itself has met is in no log.
+            hint: here(without(&hint, SEE_LOG).unwrap_or(hint)),
         }
     }
 
@@ -154,14 +156,18 @@ impl Failure {
 
 /// A hint as it is read here: not one to run doctor.
 fn here(hint: Words) -> Words {
-    let (en, zh) = SEE_DOCTOR;
-    match (hint.en.strip_suffix(en), hint.zh.strip_suffix(zh)) {
-        (Some(en), Some(zh)) => words(
+    match without(&hint, SEE_DOCTOR) {
+        Some(Words { en, zh }) => words(
             format!("{en}. What is said of the hosts may tell why"),
             format!("{zh}。原因可参考「上游主机」一节"),
         ),
-        _ => hint,
+        None => hint,
     }
+}
+
+/// A hint without this end, if it has it.
+fn without(hint: &Words, (en, zh): (&str, &str)) -> Option<Words> {
+    Some(words(hint.en.strip_suffix(en)?, hint.zh.strip_suffix(zh)?))
 }
 
 /// A span of time, roughly.

@@ -10,7 +10,7 @@ use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use super::finding::{Finding, Topic, Words, words};
 use super::ports::{self, Owner};
-use crate::config;
+use crate::config::{self, Config};
 use crate::store;
 
 /// How much space a store wants: a database of many sources, and beside it a fresh one that replaces it.
@@ -82,11 +82,33 @@ pub(super) fn lock_holder(dir: &Path) -> Option<Owner> {
     ports::who_has_open(&[lock.to_str()?.to_owned()])
 }
 
+/// The process that held a store's directory which has been deleted since, as far as that is known.
+pub(super) fn deleted_lock_holder(dir: &Path) -> Option<Owner> {
+    let dir = std::path::absolute(dir).ok()?;
+    let above = existing(&dir);
+    let lock = above.canonicalize().ok()?.join(store::lock_path(&dir).strip_prefix(above).ok()?);
+    // As proc_pid_fd(5) names what is gone.
+    ports::who_has_open(&[format!("{} (deleted)", lock.to_str()?)])
+}
+
 /// Whether a file or directory, or what keeps this process from looking at it, belongs to somebody else.
 pub(super) fn is_strange(path: &Path) -> bool {
     let found = path.ancestors().find_map(|above| fs::metadata(above).ok());
     let owner = found.map(|found| found.uid());
     user().is_some_and(|user| user != 0 && owner.is_some_and(|owner| owner != user))
+}
+
+/// The owner of the store's directory, who is the server's user, where that is another than ours.
+pub(super) fn owner(store: &Path) -> Option<u32> {
+    let owner = match fs::metadata(store) {
+        Ok(found) => found.uid(),
+        // Whose directory it is in.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::metadata(existing(store)).ok()?.uid()
+        }
+        Err(_) => return None,
+    };
+    (user() != Some(owner)).then_some(owner)
 }
 
 /// The user that this process runs as.
@@ -212,6 +234,31 @@ fn exposure(setting: &str, command: &str) -> Finding {
     let what = words("is in a file that others may read", "所在文件可被其他用户读取");
     Finding::warning(Topic::Files, "file_exposed", setting, what)
         .remedy(words(format!("run `{command}`"), format!("请运行 `{command}`")))
+}
+
+/// What is to be said of the request secret that the store's directory keeps, where the config has none.
+pub(super) fn kept_secret(config: &Config) -> Option<Finding> {
+    if config.request_secret.is_some() {
+        return None;
+    }
+    let path = store::secret_path(&config.store.path);
+    match store::kept_secret(&config.store.path) {
+        Ok(kept) => config::advice_on_kept(&kept?, &path).as_ref().map(super::advice),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let about = path.display().to_string();
+            // In words that say what to do, behind a semicolon.
+            let words_of = error.to_string();
+            let (en, remedy) = words_of.split_once("; ").unwrap_or((&words_of, ""));
+            let what = words(en, "有多行，或含有密钥中不会出现的字符；服务器无法以此启动");
+            let remedy = words(remedy, "请只保留一行密钥，或删除该文件：服务器启动时会重新生成");
+            Some(
+                Finding::problem(Topic::Files, "request_secret_unusable", about, what)
+                    .remedy(remedy),
+            )
+        }
+        // That this user may not read it is nothing to say: it is the server's.
+        Err(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -59,8 +59,12 @@ pub(super) fn observe(setting: &'static str, address: SocketAddr) -> Seen {
         _ if address.port() == 0 => Outcome::Any,
         Ok(_) => Outcome::Free,
         Err(error) => match error.kind() {
-            io::ErrorKind::AddrInUse => Outcome::Taken(owner(address)),
-            io::ErrorKind::PermissionDenied => Outcome::NotPermitted,
+            io::ErrorKind::AddrInUse => Outcome::Taken(who_has_open(&sockets(address))),
+            // Said before it is looked whether somebody listens there: that is in the tables.
+            io::ErrorKind::PermissionDenied => match sockets(address) {
+                none if none.is_empty() => Outcome::NotPermitted,
+                some => Outcome::Taken(who_has_open(&some)),
+            },
             io::ErrorKind::AddrNotAvailable => Outcome::NotOurs,
             _ => Outcome::Other(error.to_string()),
         },
@@ -68,15 +72,11 @@ pub(super) fn observe(setting: &'static str, address: SocketAddr) -> Seen {
     Seen { setting, address, outcome }
 }
 
-fn owner(address: SocketAddr) -> Option<Owner> {
+/// The sockets that listen at an address, as /proc calls them.
+fn sockets(address: SocketAddr) -> Vec<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(fs::read_to_string);
-    let sockets: Vec<String> = tables
-        .into_iter()
-        .flatten()
-        .flat_map(|table| listening(&table, address))
-        .map(|inode| format!("socket:[{inode}]"))
-        .collect();
-    who_has_open(&sockets)
+    let inodes = tables.into_iter().flatten().flat_map(|table| listening(&table, address));
+    inodes.map(|inode| format!("socket:[{inode}]")).collect()
 }
 
 /// A process that has one of these files or sockets open, by what /proc calls them.
@@ -94,13 +94,21 @@ pub(super) fn who_has_open(names: &[String]) -> Option<Owner> {
 /// Whether this is a server of ours, by its name and its command line, which is in parts that end with a zero byte.
 fn is_server(name: &str, line: &[u8]) -> bool {
     // The system keeps fifteen bytes of a name: proc_pid_comm(5).
-    let is_ours = !name.is_empty() && env!("CARGO_PKG_NAME").get(..15) == Some(name);
-    let words = line.split(|byte| *byte == 0).skip(1);
-    is_ours && !words.into_iter().any(|word| matches!(word, b"doctor" | b"sandbox"))
+    let is_ours = env!("CARGO_PKG_NAME").get(..15) == Some(name);
+    let mut words = line.split(|byte| *byte == 0).skip(1).filter(|word| !word.is_empty());
+    let mut command = words.next();
+    // The one option that may stand before a command, with its value or before it.
+    while let Some(option) = command.filter(|word| word.starts_with(b"-")) {
+        if matches!(option, b"-c" | b"--config") {
+            words.next();
+        }
+        command = words.next();
+    }
+    is_ours && matches!(command, None | Some(b"serve"))
 }
 
 /// Of other users' processes only root may know.
-fn has_open(pid: u32, names: &[String]) -> bool {
+pub(super) fn has_open(pid: u32, names: &[String]) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
     targets.any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
@@ -184,14 +192,21 @@ pub(super) fn judge(seen: &Seen, server: &Presence) -> Finding {
                 _ => taken(&about, owner.as_ref()),
             }
         }
-        Outcome::NotPermitted => problem(
-            "port_not_permitted",
-            words("this user may not listen there", "当前用户无权监听该端口"),
-            words(
+        Outcome::NotPermitted => {
+            let what = words("this user may not listen there", "当前用户无权监听该端口");
+            let remedy = words(
                 "ports below 1024 need a privilege: choose another one, or let systemd pass the socket",
                 "1024 以下的端口需要特权：请换一个端口，或由 systemd 传入套接字",
-            ),
-        ),
+            );
+            match server {
+                // This user need not be the server's.
+                Presence::Untold => {
+                    Finding::warning(Topic::Ports, "port_not_permitted", &*about, what)
+                        .remedy(remedy)
+                }
+                _ => problem("port_not_permitted", what, remedy),
+            }
+        }
         Outcome::NotOurs => problem(
             "address_not_here",
             words("this machine has no such address", "本机没有该地址"),
@@ -273,12 +288,31 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_told_from_the_other_commands() {
+        let ours = "wechat-token-se";
+        for (name, line, is) in [
+            (ours, "wechat-token-server\0", true),
+            (ours, "/usr/bin/wechat-token-server\0--config\0/etc/config.ron\0", true),
+            (ours, "wechat-token-server\0serve\0-c\0config.ron\0", true),
+            (ours, "wechat-token-server\0--config=sandbox\0", true),
+            (ours, "wechat-token-server\0-c\0doctor\0", true),
+            (ours, "wechat-token-server\0-c\0c.ron\0doctor\0--json\0", false),
+            (ours, "wechat-token-server\0import\0redis://h\0", false),
+            (ours, "wechat-token-server\0sandbox\0", false),
+            ("nginx", "nginx\0", false),
+            ("", "", false),
+        ] {
+            assert_eq!(is_server(name, line.as_bytes()), is, "{line}");
+        }
+    }
+
+    #[test]
     fn an_address_is_free_the_servers_or_somebodys() {
         let owner = |pid| {
             Outcome::Taken(Some(Owner { pid, name: "redis-server".into(), is_server: false }))
         };
         let ours = Presence::Answers { pid: Some(7) };
-        let silent = Presence::Silent { pid: 7, listens: true };
+        let silent = Presence::Silent { pid: 7, is_elsewhere: false };
         let unknown = Presence::Answers { pid: None };
         let (none, untold) = (Presence::Absent { is_taken: true }, Presence::Untold);
         for (outcome, server, mark, code) in [
@@ -300,6 +334,7 @@ mod tests {
             (Outcome::Free, &untold, Mark::Ok, "port_free"),
             (Outcome::Taken(None), &untold, Mark::Warning, "port_untold"),
             (Outcome::NotPermitted, &none, Mark::Problem, "port_not_permitted"),
+            (Outcome::NotPermitted, &untold, Mark::Warning, "port_not_permitted"),
             (Outcome::NotOurs, &none, Mark::Problem, "address_not_here"),
             (Outcome::Other("why".into()), &none, Mark::Problem, "port_unusable"),
         ] {

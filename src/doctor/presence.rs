@@ -1,8 +1,6 @@
 //! Whether a server runs, beside a process that could not ask it or has: by its answer, by who listens at its
 //! address, and by who holds its store. What cannot be asked may serve very well, so nothing is fetched beside it.
 
-use std::path::Path;
-
 use super::files;
 use super::finding::{Finding, Topic, Words, words};
 use super::ports::{self, Outcome, Owner};
@@ -21,8 +19,8 @@ pub enum Presence {
     Silent {
         /// Its process.
         pid: u32,
-        /// Whether it listens where the config says; else it was started with another one.
-        listens: bool,
+        /// Whether it does not listen where the config says: it was started with another one.
+        is_elsewhere: bool,
     },
     /// Somebody is there, and this user may not know who.
     Untold,
@@ -37,7 +35,10 @@ pub enum Presence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Holder {
     Nobody,
+    /// Whom, as far as this process may know.
     Somebody(Option<Owner>),
+    /// This user may not look.
+    Hidden,
 }
 
 impl Presence {
@@ -47,18 +48,33 @@ impl Presence {
         if answered {
             return Presence::Answers { pid: listener.pid() };
         }
-        Presence::judge(&listener.outcome, &holder(&found.store))
+        let holder = match store::is_locked(&found.store) {
+            Ok(true) => Holder::Somebody(files::lock_holder(&found.store)),
+            // Its store may be deleted, or made anew, while it runs.
+            Ok(false) => match files::deleted_lock_holder(&found.store) {
+                Some(owner) => Holder::Somebody(Some(owner)),
+                None => Holder::Nobody,
+            },
+            Err(_) => Holder::Hidden,
+        };
+        Presence::judge(&listener.outcome, &holder)
     }
 
     fn judge(listener: &Outcome, holder: &Holder) -> Presence {
-        match (listener, holder) {
-            (Outcome::Taken(Some(owner)), _) if owner.is_server => {
-                Presence::Silent { pid: owner.pid, listens: true }
+        match (holder, listener) {
+            // Who holds the store is its server, wherever it listens; who listens may be another's.
+            (Holder::Somebody(Some(owner)), _) if owner.is_server => {
+                let is_elsewhere = match listener {
+                    Outcome::Taken(Some(other)) => other.pid != owner.pid && other.pid != 1,
+                    // Nobody knows: any port will do, or this user may not see whose it is.
+                    Outcome::Any | Outcome::Taken(None) => false,
+                    _ => true,
+                };
+                Presence::Silent { pid: owner.pid, is_elsewhere }
             }
-            (_, Holder::Somebody(Some(owner))) if owner.is_server => {
-                Presence::Silent { pid: owner.pid, listens: false }
+            (Holder::Somebody(None) | Holder::Hidden, _) | (_, Outcome::Taken(None)) => {
+                Presence::Untold
             }
-            (Outcome::Taken(None), _) | (_, Holder::Somebody(None)) => Presence::Untold,
             _ => Presence::Absent { is_taken: matches!(listener, Outcome::Taken(_)) },
         }
     }
@@ -96,19 +112,19 @@ impl Presence {
                 )
                 .remedy(words("see who listens there, under Ports", "监听者见「端口」一节")),
             ),
-            Presence::Silent { pid, listens: true } => Some(problem(
+            Presence::Silent { pid, is_elsewhere: false } => Some(problem(
                 "server_not_asked",
                 words(
                     format!("runs (process {pid}), and could not be asked: {}", why.en),
                     format!("正在运行（进程 {pid}），但无法询问：{}", why.zh),
                 ),
                 words(
-                    "correct that and run doctor again: what only the server knows (its tokens, its hosts) is missing \
-                     here. It may serve well all the same",
-                    "请改正后再次运行 doctor：此处缺少只有服务器知道的内容（令牌、上游主机）；它可能仍在正常服务",
+                    "correct that and run doctor again: what only the server knows, such as how its tokens are, is \
+                     missing here. It may serve well all the same",
+                    "请改正后再次运行 doctor：此处缺少只有服务器知道的内容（如令牌状态）；它可能仍在正常服务",
                 ),
             )),
-            Presence::Silent { pid, listens: false } => Some(problem(
+            Presence::Silent { pid, is_elsewhere: true } => Some(problem(
                 "server_elsewhere",
                 words(
                     format!("runs (process {pid}) and holds the store, but does not listen at http.bind"),
@@ -140,14 +156,6 @@ impl Presence {
     }
 }
 
-fn holder(store: &Path) -> Holder {
-    if store::is_locked(store) {
-        Holder::Somebody(files::lock_holder(store))
-    } else {
-        Holder::Nobody
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,31 +165,32 @@ mod tests {
     #[test]
     fn a_server_is_known_by_where_it_listens_and_by_what_it_holds() {
         let owner = |pid, is_server| Some(Owner { pid, name: "x".into(), is_server });
-        let (server, other) = (owner(7, true), owner(8, false));
-        let nobody = || Holder::Nobody;
+        let (server, other, systemd) = (owner(7, true), owner(8, false), owner(1, false));
+        let another = owner(9, true);
         let holds = |owner: &Option<Owner>| Holder::Somebody(owner.clone());
+        let taken = |owner: &Option<Owner>| Outcome::Taken(owner.clone());
+        let silent = |is_elsewhere| Presence::Silent { pid: 7, is_elsewhere };
+        let elsewhere = Presence::Absent { is_taken: true };
         for (listener, holder, presence) in [
-            (Outcome::Free, nobody(), ABSENT),
-            (Outcome::Any, nobody(), ABSENT),
-            (Outcome::Taken(server.clone()), nobody(), Presence::Silent { pid: 7, listens: true }),
-            (
-                Outcome::Taken(server.clone()),
-                holds(&server),
-                Presence::Silent { pid: 7, listens: true },
-            ),
-            (Outcome::Free, holds(&server), Presence::Silent { pid: 7, listens: false }),
-            (
-                Outcome::Taken(other.clone()),
-                holds(&server),
-                Presence::Silent { pid: 7, listens: false },
-            ),
-            (Outcome::Taken(None), holds(&server), Presence::Silent { pid: 7, listens: false }),
-            (Outcome::Taken(other.clone()), nobody(), Presence::Absent { is_taken: true }),
+            (Outcome::Free, Holder::Nobody, ABSENT),
+            (Outcome::Any, Holder::Nobody, ABSENT),
+            (taken(&other), Holder::Nobody, elsewhere.clone()),
+            // A server, and not the one of this store.
+            (taken(&another), Holder::Nobody, elsewhere),
+            (taken(&another), holds(&server), silent(true)),
+            (taken(&server), holds(&server), silent(false)),
+            (taken(&systemd), holds(&server), silent(false)),
+            (Outcome::Any, holds(&server), silent(false)),
+            (Outcome::Taken(None), holds(&server), silent(false)),
+            (Outcome::Free, holds(&server), silent(true)),
+            (taken(&other), holds(&server), silent(true)),
             // Whoever holds the store and is no server, a backup for one, is named by the look at the store.
             (Outcome::Free, holds(&other), ABSENT),
-            (Outcome::Taken(None), nobody(), Presence::Untold),
+            (Outcome::Taken(None), Holder::Nobody, Presence::Untold),
             (Outcome::Taken(None), holds(&other), Presence::Untold),
             (Outcome::Free, holds(&None), Presence::Untold),
+            (Outcome::Free, Holder::Hidden, Presence::Untold),
+            (taken(&server), Holder::Hidden, Presence::Untold),
         ] {
             assert_eq!(Presence::judge(&listener, &holder), presence, "{listener:?} {holder:?}");
             let finding = presence.not_asked(&words("why", "原因"));

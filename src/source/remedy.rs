@@ -12,6 +12,12 @@ pub const SEE_DOCTOR: Words = (
     "；可运行 wechat-token-server doctor 检查上游主机",
 );
 
+/// What sends a reader to the server's log. A command has none.
+pub const SEE_LOG: Words = (
+    "; `detail` in the log has the upstream's message with its rid",
+    "；日志的 detail 中有上游的完整信息与 rid",
+);
+
 /// What to do about a failure.
 pub(super) fn of(error: &FetchError) -> Words {
     match error {

@@ -75,9 +75,12 @@ fn unreadable(dir: &Path, error: &io::Error) -> Peek {
     Peek::Unreadable(format!("{}: {error}", dir.display()))
 }
 
-/// Whether another process has the store in `dir`, as far as this user may know.
-pub fn is_locked(dir: &Path) -> bool {
-    matches!(held(dir), Ok(Held::Elsewhere))
+/// Whether another process has the store in `dir`.
+///
+/// # Errors
+/// This user may not know, or the system refuses it otherwise.
+pub fn is_locked(dir: &Path) -> io::Result<bool> {
+    Ok(matches!(held(dir)?, Held::Elsewhere))
 }
 
 /// Who holds a directory.

@@ -17,6 +17,18 @@ use crate::support::{
 };
 use crate::upstream_tls::{self, Front};
 
+/// A user who owns nothing.
+const NOBODY: u32 = 65_534;
+
+/// Whether another user can be tried, which takes root; says so if not.
+fn is_root() -> bool {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if !is_root {
+        eprintln!("SKIPPED: only root can try what another user sees");
+    }
+    is_root
+}
+
 /// What the command has found.
 #[derive(Debug)]
 struct Report {
@@ -107,6 +119,24 @@ impl World {
         )
         .unwrap();
         report(binary(), &self.config()).await
+    }
+
+    /// What it finds for a user who may read the config, and nothing that is secret.
+    async fn doctor_of_nobody(&self) -> Report {
+        let program = self.dir.path().join("wechat-token-server");
+        std::fs::copy(env!("CARGO_BIN_EXE_wechat-token-server"), &program).unwrap();
+        std::fs::write(self.config(), &self.text).unwrap();
+        for (path, mode) in [
+            (self.dir.path(), 0o755),
+            (&self.config(), 0o644),
+            (&self.dir.path().join("server.key"), 0o600),
+        ] {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+        }
+        let mut command = Command::new(program);
+        command.uid(NOBODY).gid(NOBODY).stdin(Stdio::null()).kill_on_drop(true);
+        report(command, &self.config()).await
     }
 }
 
@@ -430,7 +460,7 @@ async fn what_only_a_fetch_could_tell_is_not_tried() {
     served(server.http, "access_token", None).await;
     let before = other.wechat.calls(Endpoint::Token);
     let elsewhere = format!(r#"http: (bind: "{}""#, server.http);
-    let other = other.edited(&elsewhere, r#"http: (bind: "127.0.0.1:0""#);
+    let other = other.edited(&elsewhere, r#"http: (bind: "127.0.0.2:1""#);
     let report = other.doctor().await;
     let pid = format!("process {}", server.pid());
     report.has("problem", "server_elsewhere", &[&pid, "store.path", "--config"]);
@@ -457,8 +487,12 @@ async fn a_server_that_cannot_be_asked_is_seen_all_the_same() {
     report.has("problem", "server_elsewhere", &[&pid, "http.bind", "restart it"]);
     report.has("problem", "port_not_served", &["127.0.0.2:1"]);
     report.has_not("server_does_not_run");
-    // Without its store it is known by where it listens.
-    world = world.edited(r#"http: (bind: "127.0.0.2:1""#, &bind);
+    // Which port it took only its log says.
+    world = world.edited("127.0.0.2:1", "127.0.0.1:0");
+    let report = world.doctor().await;
+    report.has("problem", "server_not_asked", &[&pid, "--url"]);
+    // A store that is gone it holds all the same.
+    world = world.edited(r#"http: (bind: "127.0.0.1:0""#, &bind);
     std::fs::remove_dir_all(&store).unwrap();
     let report = world.doctor().await;
     report.has("problem", "server_not_asked", &[&pid, "request_secret is not there"]);
@@ -467,6 +501,43 @@ async fn a_server_that_cannot_be_asked_is_seen_all_the_same() {
     report.has_not("port_taken");
     assert_eq!(world.wechat.calls(Endpoint::Token), before);
     assert_eq!(world.wechat.calls(Endpoint::StableToken), 0, "nothing is tried beside a server");
+    world.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_another_config_is_somebody_else() {
+    let mut first = World::new().await;
+    let server = first.server().await;
+    let mut second = World::new().await.edited(SECRET, "a-key-of-its-own-0123456789abcdef");
+    for at in [server.http, server.resp] {
+        let bind = |address: &dyn std::fmt::Display| format!(r#"(bind: "{address}""#);
+        second.text = second.text.replacen(&bind(&"127.0.0.1:0"), &bind(&at), 1);
+    }
+    let report = second.doctor().await;
+    let pid = format!("process {}", server.pid());
+    report.has("problem", "port_taken", &["http.bind", "wechat-token-se", &pid]);
+    report.has("warning", "server_not_asked", &["refuses the key"]);
+    report.has("ok", "server_does_not_run", &[]);
+    report.has_not("port_ours");
+    first.wechat.stop().await;
+    second.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_secret_that_keeps_a_server_from_its_start_is_named() {
+    let world = World::new().await.edited(&format!(r#"request_secret: "{SECRET}","#), "");
+    let store = world.dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let keep = |text: &str| std::fs::write(store.join("request_secret"), text).unwrap();
+    keep("one-line-of-a-key-0123456789abcdef\nanother\n");
+    let report = world.doctor().await;
+    report.has("problem", "request_secret_unusable", &["more than one line", "remove the file"]);
+    keep("short");
+    world.doctor().await.has("warning", "advice", &["request_secret", "fewer than"]);
+    keep("one-line-of-a-key-0123456789abcdef\n");
+    let report = world.doctor().await;
+    report.has_not("request_secret_unusable");
+    report.has_not("advice");
     world.wechat.stop().await;
 }
 
@@ -506,10 +577,7 @@ async fn a_certificate_that_cannot_be_served_or_is_out_of_date_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_may_not_look_is_told_so_and_not_that_the_server_may_not() {
-    // Root alone can become another user.
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    if !is_root {
-        eprintln!("SKIPPED: only root can try what another user sees");
+    if !is_root() {
         return;
     }
     let authority = Authority::new();
@@ -520,28 +588,45 @@ async fn a_user_who_may_not_look_is_told_so_and_not_that_the_server_may_not() {
     let server = world.server().await;
     server.logged("token renewed", 2).await;
     let before = world.wechat.calls(Endpoint::Token);
-    // What that user has to reach: the program, the config, and no more.
-    let program = world.dir.path().join("wechat-token-server");
-    std::fs::copy(env!("CARGO_BIN_EXE_wechat-token-server"), &program).unwrap();
-    std::fs::write(world.config(), &world.text).unwrap();
-    for (path, mode) in [
-        (world.dir.path(), 0o755),
-        (&world.config(), 0o644),
-        (&world.dir.path().join("server.key"), 0o600),
-    ] {
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    }
-    let mut command = Command::new(program);
-    command.uid(65_534).gid(65_534).stdin(Stdio::null()).kill_on_drop(true);
-    let report = report_of(command, &world).await;
+    let report = world.doctor_of_nobody().await;
     report.has("warning", "server_untold", &["sudo"]);
     report.has("warning", "port_untold", &["sudo"]);
     report.has("warning", "store_not_seen", &["another user"]);
     report.has("warning", "key_not_seen", &["another user"]);
     report.has_not("server_does_not_run");
     assert_eq!(report.code, 0, "{}", report.text);
+    // It may run elsewhere.
+    let bind = format!(r#"http: (bind: "{}""#, server.http);
+    let world = world.edited(&bind, r#"http: (bind: "127.0.0.2:1""#);
+    let report = world.doctor_of_nobody().await;
+    report.has("warning", "server_untold", &["sudo"]);
+    report.has_not("server_does_not_run");
     assert_eq!(world.wechat.calls(Endpoint::Token), before);
     assert_eq!(world.wechat.calls(Endpoint::StableToken), 0, "nothing is tried beside a server");
+    world.wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_servers_user_may_not_read_is_named_to_that_user_and_to_root() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new().await;
+    let tls = Authority::new().server().setting(world.dir.path());
+    let first = r#"http: (bind: "127.0.0.1:0""#;
+    let world = world.edited(first, &format!("{first}, {tls}"));
+    let store = world.dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    std::os::unix::fs::chown(&store, Some(NOBODY), Some(NOBODY)).unwrap();
+    let report = world.doctor_of_nobody().await;
+    report.has(
+        "problem",
+        "certificate_unusable",
+        &["http.tls.key", "let the server's user read it"],
+    );
+    let report = world.doctor().await;
+    report.has("warning", "key_closed", &["server.key", "chgrp"]);
+    report.has_not("key_private");
     world.wechat.stop().await;
 }
 
