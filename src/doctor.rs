@@ -36,12 +36,12 @@ use crate::status::{SourceStatus, Status};
 use crate::store::{self, Keys, Peek};
 use crate::token::{Secret, SourceName, TokenRecord};
 
-use credentials::{Asked, Offline};
+use credentials::Offline;
 use ports::Owner;
 use quota::Calls;
 
 pub use finding::{Finding, Mark, Topic, Words, is_well, words};
-pub use presence::Presence;
+pub use presence::{Asked, Presence};
 pub use report::{Look, from_json, text, to_json};
 
 /// How many sources are looked at one by one. Each may be a call of the upstream; and who has more of them looks
@@ -100,11 +100,11 @@ impl Doctor {
                     let client = &client;
                     async move { ask(client, &source, token.as_ref()).await }.boxed()
                 };
-                let asked: Vec<BoxFuture<'_, Asked>> =
+                let asked: Vec<BoxFuture<'_, credentials::Asked>> =
                     known.iter().map(|(source, _)| ask(source.clone())).collect();
                 let (seen, asked) = futures_util::join!(
                     hosts::observe(&client, by_proxy, &sources, clock),
-                    stream::iter(asked).buffered(AT_ONCE).collect::<Vec<Asked>>(),
+                    stream::iter(asked).buffered(AT_ONCE).collect::<Vec<credentials::Asked>>(),
                 );
                 for ((source, status), asked) in known.iter().zip(&asked) {
                     findings.extend(credentials::judge_running(source, status, asked, now.wall));
@@ -124,7 +124,11 @@ impl Doctor {
 }
 
 /// Asks the upstream about a live token, where there is a call that tells.
-async fn ask(client: &Outbound, source: &TokenSource, token: Option<&Secret>) -> Asked {
+async fn ask(
+    client: &Outbound,
+    source: &TokenSource,
+    token: Option<&Secret>,
+) -> credentials::Asked {
     let token = token.filter(|_| can_be_asked_about(source))?;
     Some(accepts(client, source, token, PATIENCE).await)
 }
@@ -397,16 +401,27 @@ pub fn mistakes(errors: &ConfigErrors, server: &Presence) -> Vec<Finding> {
     let of = |mistake: &Mistake| {
         let Mistake { path, message } = mistake;
         let what = words(&**message, format!("有误：{message}"));
-        match server.is_sure() {
+        // Elsewhere it cannot be.
+        let may_be_the_servers = message.contains("variable") || message.contains("credential");
+        match server.is_sure() && may_be_the_servers {
             true => Finding::warning(Topic::Config, "config_mistake", &**path, what).remedy(words(
                 "if it is about a variable that only the server has, run doctor with the same ones; else correct it \
                  before the next restart",
                 "若与只有服务器才有的变量有关，请用相同的环境变量运行 doctor；否则请在下次重启前改正",
             )),
-            false => Finding::problem(Topic::Config, "config_mistake", &**path, what).remedy(words(
-                "correct it, or give this command the variables that the server is given; then run doctor again",
-                "请改正，或为本命令提供与服务器相同的环境变量，然后再次运行 doctor",
-            )),
+            false => {
+                let remedy = match may_be_the_servers {
+                    true => words(
+                        "correct it, or give this command the variables that the server is given; then run doctor again",
+                        "请改正，或为本命令提供与服务器相同的环境变量，然后再次运行 doctor",
+                    ),
+                    false => words(
+                        "correct it, and run doctor again: a server does not start with it",
+                        "请改正后再次运行 doctor：服务器无法以此启动",
+                    ),
+                };
+                Finding::problem(Topic::Config, "config_mistake", &**path, what).remedy(remedy)
+            }
         }
     };
     errors.mistakes().iter().map(of).collect()

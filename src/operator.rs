@@ -53,11 +53,13 @@ pub struct Failure {
     pub message: String,
     /// The same in Chinese, where it is said in Chinese.
     chinese: Option<String>,
+    /// The code of a server's refusal, where one has answered.
+    refusal: Option<String>,
 }
 
 impl Failure {
     fn new(code: u8, message: impl fmt::Display) -> Failure {
-        Failure { code, message: message.to_string(), chinese: None }
+        Failure { code, message: message.to_string(), chinese: None, refusal: None }
     }
 
     /// With the same words in Chinese.

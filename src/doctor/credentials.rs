@@ -290,12 +290,20 @@ pub(super) fn judge_token(source: &TokenSource, asked: &Asked, how: &Words) -> F
             format!("the upstream refuses the token (errcode {code}, {})", how.en),
             format!("上游拒绝该令牌（errcode {code}，{}）", how.zh),
         );
+        let is_stable = source.url.path().ends_with("/stable_token");
+        let (or, or_zh) = match is_stable {
+            true => ("", ""),
+            false => (", or change to stable_token", "，或改用 stable_token"),
+        };
+        let run = format!(
+            "`wechat-token-server get {name} | wechat-token-server refresh {name} --stale -`"
+        );
         let en = format!(
-            "somebody else fetched one for this account: find and stop that, or change to stable_token. Until then, \
-             `wechat-token-server refresh {name}` has the running server fetch another"
+            "somebody else fetched one for this account: find and stop that{or}. Until then, {run} has the running \
+             server fetch another"
         );
         let zh = format!(
-            "有其他程序也在用该账号获取令牌：请停用它，或改用 stable_token；目前可用 `wechat-token-server refresh {name}` 让运行中的服务器重新获取"
+            "有其他程序也在用该账号获取令牌：请停用它{or_zh}；目前可运行 {run}，让运行中的服务器重新获取"
         );
         return Finding::problem(Topic::Credentials, "token_refused", name, what)
             .remedy(words(en, zh));

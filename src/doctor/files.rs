@@ -79,7 +79,27 @@ pub(super) fn observe(path: &Path, request_secret: &Path) -> Directory {
 /// The process that holds a store's directory, as far as that is known.
 pub(super) fn lock_holder(dir: &Path) -> Option<Owner> {
     let lock = store::lock_path(dir).canonicalize().ok()?;
-    ports::who_has_open(&[lock.to_str()?.to_owned()])
+    // Another may have the file open, and wait for its turn.
+    let (found, table) = (fs::metadata(&lock).ok()?, fs::read_to_string("/proc/locks"));
+    let pid = table.ok().and_then(|table| locked_by(&table, found.dev(), found.ino()));
+    match pid {
+        Some(pid) => Some(ports::process(pid)),
+        None => ports::who_has_open(&[lock.to_str()?.to_owned()]),
+    }
+}
+
+/// Who has locked a file, by the table of proc_locks(5); `None` if that is not told, such as of a process in
+/// another namespace.
+fn locked_by(table: &str, device: u64, inode: u64) -> Option<u32> {
+    let file =
+        format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // Who waits has an arrow in the second place.
+        let is_held = fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&&*file);
+        is_held.then(|| fields.get(4)?.parse().ok().filter(|pid| *pid > 0))?
+    };
+    table.lines().find_map(of_line)
 }
 
 /// The process that held a store's directory which has been deleted since, as far as that is known.
@@ -164,6 +184,15 @@ pub(super) fn judge(seen: &Directory, server_runs: bool) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     match &seen.state {
+        State::Missing(_) if server_runs => findings.push(problem(
+            "store_gone",
+            words(
+                "is gone, although the server runs: until it has written it again, within a minute, a restart would \
+                 lose every token",
+                "服务器在运行，但该目录已不存在：服务器会在一分钟内重新写入，在此之前重启会丢失全部令牌",
+            ),
+            words("find out who deletes it, and do not stop the server now", "请查明是谁删除了它；现在请不要停止服务器"),
+        )),
         State::Missing(Ok(())) => findings.push(Finding::ok(
             Topic::Store,
             "store_to_be_made",
@@ -295,6 +324,21 @@ mod tests {
             assert_eq!(found, expected, "{seen:?}");
             assert!(findings.iter().all(|f| f.remedy.is_none() == (f.mark == Mark::Ok)));
         }
+    }
+
+    #[test]
+    fn who_has_locked_a_file_is_in_the_kernels_table() {
+        let table = "1: FLOCK  ADVISORY  WRITE 11832 fe:00:10010735 0 EOF\n\
+            2: POSIX  ADVISORY  WRITE 7 fe:00:10037477 0 EOF\n\
+            3: FLOCK  ADVISORY  WRITE 25113 fe:00:10037477 0 EOF\n\
+            3: -> FLOCK  ADVISORY  WRITE 25120 fe:00:10037477 0 EOF\n\
+            4: FLOCK  ADVISORY  WRITE -1 08:11:5 0 EOF\n";
+        let device = rustix::fs::makedev(0xfe, 0);
+        assert_eq!(locked_by(table, device, 10_037_477), Some(25_113));
+        assert_eq!(locked_by(table, device, 1), None);
+        assert_eq!(locked_by(table, rustix::fs::makedev(8, 0x11), 5), None);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(judge(&observe(&dir.path().join("s"), dir.path()), true)[0].code, "store_gone");
     }
 
     #[test]

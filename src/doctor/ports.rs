@@ -85,10 +85,15 @@ pub(super) fn who_has_open(names: &[String]) -> Option<Owner> {
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     // Where systemd passes a socket it has it too: the other one serves.
     let pid = pids.filter(|pid| has_open(*pid, names)).max()?;
+    Some(process(pid))
+}
+
+/// A process, by what /proc tells of it.
+pub(super) fn process(pid: u32) -> Owner {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let name = name.trim().to_owned();
-    Some(Owner { pid, is_server: is_server(&name, &line), name })
+    Owner { pid, is_server: is_server(&name, &line), name }
 }
 
 /// Whether this is a server of ours, by its name and its command line, which is in parts that end with a zero byte.
@@ -108,7 +113,7 @@ fn is_server(name: &str, line: &[u8]) -> bool {
 }
 
 /// Of other users' processes only root may know.
-pub(super) fn has_open(pid: u32, names: &[String]) -> bool {
+fn has_open(pid: u32, names: &[String]) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut targets = files.filter_map(|file| fs::read_link(file.path()).ok());
     targets.any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
@@ -160,8 +165,9 @@ pub(super) fn judge(seen: &Seen, server: &Presence) -> Finding {
             "port_not_served",
             words("the server runs, but nobody listens there", "服务器在运行，但该地址没有监听"),
             words(
-                "the config has been changed since the start: restart the server",
-                "配置在启动之后有改动，请重启服务器",
+                "if the config was changed since its start, restart it; if it runs in another container or network \
+                 namespace, run doctor there",
+                "若配置在启动之后有改动，请重启服务器；若它运行在另一容器或网络命名空间，请在那里运行 doctor",
             ),
         ),
         Outcome::Free => ok("port_free", words("is free", "空闲")),
@@ -312,7 +318,7 @@ mod tests {
             Outcome::Taken(Some(Owner { pid, name: "redis-server".into(), is_server: false }))
         };
         let ours = Presence::Answers { pid: Some(7) };
-        let silent = Presence::Silent { pid: 7, is_elsewhere: false };
+        let silent = Presence::Silent { pid: Some(7), is_elsewhere: false };
         let unknown = Presence::Answers { pid: None };
         let (none, untold) = (Presence::Absent { is_taken: true }, Presence::Untold);
         for (outcome, server, mark, code) in [

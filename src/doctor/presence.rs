@@ -17,8 +17,8 @@ pub enum Presence {
     },
     /// It is there, and has not answered what it was asked.
     Silent {
-        /// Its process.
-        pid: u32,
+        /// Its process, if this user may know it.
+        pid: Option<u32>,
         /// Whether it does not listen where the config says: it was started with another one.
         is_elsewhere: bool,
     },
@@ -29,6 +29,17 @@ pub enum Presence {
         /// Whether another program listens where the config says.
         is_taken: bool,
     },
+}
+
+/// What came of asking the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// It has answered.
+    Answered,
+    /// A server has, and has not told what it was asked.
+    Refused,
+    /// None has.
+    Unanswered,
 }
 
 /// Who holds a store's directory.
@@ -42,10 +53,10 @@ enum Holder {
 }
 
 impl Presence {
-    /// Of the server with these whereabouts. `answered`: it has been asked, and has.
-    pub fn of(found: &Whereabouts, answered: bool) -> Presence {
+    /// Of the server with these whereabouts, by what came of asking there.
+    pub fn of(found: &Whereabouts, asked: Asked) -> Presence {
         let listener = ports::observe("http.bind", found.bind);
-        if answered {
+        if asked == Asked::Answered {
             return Presence::Answers { pid: listener.pid() };
         }
         let holder = match store::is_locked(&found.store) {
@@ -57,10 +68,10 @@ impl Presence {
             },
             Err(_) => Holder::Hidden,
         };
-        Presence::judge(&listener.outcome, &holder)
+        Presence::judge(&listener.outcome, &holder, asked == Asked::Refused)
     }
 
-    fn judge(listener: &Outcome, holder: &Holder) -> Presence {
+    fn judge(listener: &Outcome, holder: &Holder, has_refused: bool) -> Presence {
         match (holder, listener) {
             // Who holds the store is its server, wherever it listens; who listens may be another's.
             (Holder::Somebody(Some(owner)), _) if owner.is_server => {
@@ -70,7 +81,11 @@ impl Presence {
                     Outcome::Any | Outcome::Taken(None) => false,
                     _ => true,
                 };
-                Presence::Silent { pid: owner.pid, is_elsewhere }
+                Presence::Silent { pid: Some(owner.pid), is_elsewhere }
+            }
+            // A refusal in a server's words: whose, this user may not see.
+            (Holder::Somebody(None) | Holder::Hidden, _) if has_refused => {
+                Presence::Silent { pid: None, is_elsewhere: false }
             }
             (Holder::Somebody(None) | Holder::Hidden, _) | (_, Outcome::Taken(None)) => {
                 Presence::Untold
@@ -88,7 +103,7 @@ impl Presence {
     pub(super) fn pid(&self) -> Option<u32> {
         match self {
             Presence::Answers { pid } => *pid,
-            Presence::Silent { pid, .. } => Some(*pid),
+            Presence::Silent { pid, .. } => *pid,
             Presence::Untold | Presence::Absent { .. } => None,
         }
     }
@@ -98,6 +113,10 @@ impl Presence {
     pub fn not_asked(&self, why: &Words) -> Option<Finding> {
         let problem =
             |code, what, remedy| Finding::problem(Topic::Server, code, "", what).remedy(remedy);
+        let process = self.pid().map_or_else(
+            || words("", ""),
+            |pid| words(format!(" (process {pid})"), format!("（进程 {pid}）")),
+        );
         match self {
             Presence::Answers { .. } | Presence::Absent { is_taken: false } => None,
             Presence::Absent { is_taken: true } => Some(
@@ -112,11 +131,11 @@ impl Presence {
                 )
                 .remedy(words("see who listens there, under Ports", "监听者见「端口」一节")),
             ),
-            Presence::Silent { pid, is_elsewhere: false } => Some(problem(
+            Presence::Silent { is_elsewhere: false, .. } => Some(problem(
                 "server_not_asked",
                 words(
-                    format!("runs (process {pid}), and could not be asked: {}", why.en),
-                    format!("正在运行（进程 {pid}），但无法询问：{}", why.zh),
+                    format!("runs{}, and could not be asked: {}", process.en, why.en),
+                    format!("正在运行{}，但无法询问：{}", process.zh, why.zh),
                 ),
                 words(
                     "correct that and run doctor again: what only the server knows, such as how its tokens are, is \
@@ -124,17 +143,18 @@ impl Presence {
                     "请改正后再次运行 doctor：此处缺少只有服务器知道的内容（如令牌状态）；它可能仍在正常服务",
                 ),
             )),
-            Presence::Silent { pid, is_elsewhere: true } => Some(problem(
+            Presence::Silent { is_elsewhere: true, .. } => Some(problem(
                 "server_elsewhere",
                 words(
-                    format!("runs (process {pid}) and holds the store, but does not listen at http.bind"),
-                    format!("正在运行（进程 {pid}）并占用存储目录，但没有在 http.bind 上监听"),
+                    format!("runs{} and holds the store, but does not listen at http.bind", process.en),
+                    format!("正在运行{}并占用存储目录，但没有在 http.bind 上监听", process.zh),
                 ),
                 words(
                     "if http.bind was changed since its start, restart it; if it was started with another config, run \
-                     doctor with that one (--config), or give each its own store.path",
+                     doctor with that one (--config), or give each its own store.path; if it runs in another container \
+                     or network namespace, run doctor there",
                     "若启动后改过 http.bind，请重启服务器；若它使用另一份配置，请用那份配置运行 doctor（--config），\
-                     或让两者使用不同的 store.path",
+                     或让两者使用不同的 store.path；若它运行在另一容器或网络命名空间，请在那里运行 doctor",
                 ),
             )),
             Presence::Untold => Some(
@@ -148,8 +168,9 @@ impl Presence {
                     ),
                 )
                 .remedy(words(
-                    "run doctor as root (sudo) or as the server's user, who may see which process that is",
-                    "请以 root（sudo）或服务器的运行用户执行 doctor，以便查看是哪个进程",
+                    "run doctor as root (sudo) or as the server's user, who may see which process that is, and in the \
+                     container or namespace where it runs",
+                    "请以 root（sudo）或服务器的运行用户，并在服务器所在的容器或命名空间中执行 doctor，以便查看是哪个进程",
                 )),
             ),
         }
@@ -169,7 +190,7 @@ mod tests {
         let another = owner(9, true);
         let holds = |owner: &Option<Owner>| Holder::Somebody(owner.clone());
         let taken = |owner: &Option<Owner>| Outcome::Taken(owner.clone());
-        let silent = |is_elsewhere| Presence::Silent { pid: 7, is_elsewhere };
+        let silent = |is_elsewhere| Presence::Silent { pid: Some(7), is_elsewhere };
         let elsewhere = Presence::Absent { is_taken: true };
         for (listener, holder, presence) in [
             (Outcome::Free, Holder::Nobody, ABSENT),
@@ -192,10 +213,27 @@ mod tests {
             (Outcome::Free, Holder::Hidden, Presence::Untold),
             (taken(&server), Holder::Hidden, Presence::Untold),
         ] {
-            assert_eq!(Presence::judge(&listener, &holder), presence, "{listener:?} {holder:?}");
+            assert_eq!(
+                Presence::judge(&listener, &holder, false),
+                presence,
+                "{listener:?} {holder:?}"
+            );
             let finding = presence.not_asked(&words("why", "原因"));
             assert_eq!(finding.is_none(), presence == ABSENT);
             assert!(finding.is_none_or(|finding| finding.remedy.is_some()));
         }
+        // A refusal proves that one runs, and not whose store it has.
+        let refused = |holder: &Holder| Presence::judge(&Outcome::Taken(None), holder, true);
+        let unknown = Presence::Silent { pid: None, is_elsewhere: false };
+        assert_eq!(refused(&Holder::Hidden), unknown);
+        assert!(
+            unknown
+                .not_asked(&words("why", "原因"))
+                .is_some_and(|f| f.what.en.starts_with("runs, "))
+        );
+        assert_eq!(
+            Presence::judge(&taken(&another), &Holder::Nobody, true),
+            Presence::Absent { is_taken: true }
+        );
     }
 }

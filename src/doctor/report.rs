@@ -125,17 +125,21 @@ const CLOSING: &str = "，。；：、）」！？";
 
 /// Writes a text of which the first line begins at `indent`, and the others are indented so far.
 fn wrapped(report: &mut String, text: &str, indent: usize, columns: usize) {
+    let is_closing = |piece: &str| piece.trim_end().chars().all(|c| CLOSING.contains(c));
     let mut at = indent;
-    for piece in pieces(text) {
+    let mut pieces = pieces(text).peekable();
+    while let Some(piece) = pieces.next() {
+        let mut piece = piece.to_owned();
+        while let Some(closing) = pieces.next_if(|next| !piece.ends_with(' ') && is_closing(next)) {
+            piece.push_str(closing);
+        }
         let visible: usize = piece.trim_end().chars().map(width).sum();
-        // A closing sign hangs over the edge: its column is kept free.
-        let edge = if piece.chars().all(|c| CLOSING.contains(c)) { columns } else { columns - 2 };
-        if at > indent && at + visible > edge {
+        if at > indent && at + visible > columns {
             report.truncate(report.trim_end_matches(' ').len());
             let _ = write!(report, "\n{:indent$}", "");
             at = indent;
         }
-        report.push_str(piece);
+        report.push_str(&piece);
         at += piece.chars().map(width).sum::<usize>();
     }
     report.push('\n');
@@ -205,6 +209,19 @@ mod tests {
                 "请检查 url 中的主机名，以及本机 /etc/resolv.conf 中的域名服务器是否可用，它们必须能够解析公网域名",
             )),
             Finding::warning(Topic::Config, "advice", "", words("could be better", "可以更好")),
+            // Whatever the width, somewhere two closing signs come at its end.
+            Finding::ok(
+                Topic::Config,
+                "x",
+                "",
+                words("x", "上游（的）；应（答）；中（没）；有（可）；用（的）；令（牌）；或（有）；效（期）；等等（字）；段"),
+            ),
+            Finding::ok(
+                Topic::Config,
+                "x",
+                "",
+                words("x", "a上游（的）；应（答）；中（没）；有（可）；用（的）；令（牌）；或（有）；效（期）；等等（字）；段"),
+            ),
         ]
     }
 
@@ -218,6 +235,8 @@ Hosts
   ok       a.b.example: answers in 48 ms
 Config
   warning  could be better
+  ok       x
+  ok       x
 
 1 problem, 1 warning.
 ";
@@ -250,7 +269,7 @@ Config
                 for line in report.lines() {
                     assert!(line.chars().map(width).sum::<usize>() <= columns, "{line}");
                     assert!(!line.ends_with(' '), "{line}|");
-                    assert!(!line.trim_start().starts_with('，'), "{line}");
+                    assert!(!line.trim_start().starts_with(['，', '；', '）']), "{line}");
                 }
                 assert_eq!(report.contains("无法解析"), chinese);
             }
@@ -276,7 +295,7 @@ Config
         answer["findings"][0]["about"] = "\x1b[2J".into();
         answer["findings"][1]["mark"] = "of a later version".into();
         let read = from_json(&answer).unwrap();
-        assert_eq!((read.len(), read[0].about.as_str()), (2, " [2J"));
+        assert_eq!((read.len(), read[0].about.as_str()), (findings().len() - 1, " [2J"));
         assert_eq!(from_json(&json!({"error": {}})), None);
     }
 }

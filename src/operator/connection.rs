@@ -316,7 +316,7 @@ impl Connection {
             en.push_str(&line);
             zh.push_str(&line);
         }
-        Failure::new(exit, en).zh(zh)
+        Failure { refusal: Some(code.to_owned()), ..Failure::new(exit, en).zh(zh) }
     }
 }
 

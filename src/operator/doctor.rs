@@ -7,11 +7,14 @@ use super::connection::{Ask, Connection, names_a_server};
 use super::{Desk, EX_PROTOCOL, Failure, NOT_ALL_WELL, print};
 use crate::cli::DoctorArgs;
 use crate::config;
-use crate::doctor::{self, Finding, Look, Presence};
+use crate::doctor::{self, Asked, Finding, Look, Presence};
 
 /// How long a server may take to look at everything: its own looks take eight seconds each, and some come one after
 /// the other.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long a look of somebody else's is waited for before it is asked again.
+const NEXT_TURN: Duration = Duration::from_secs(1);
 
 /// Says what is wrong and what to do; whether all is well.
 pub(super) async fn doctor(args: &DoctorArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
@@ -35,8 +38,20 @@ pub(super) async fn doctor(args: &DoctorArgs, desk: &Desk<'_>) -> Result<u8, Fai
 /// What the server finds out about itself.
 async fn ask(args: &DoctorArgs, desk: &Desk<'_>) -> Result<Vec<Finding>, Failure> {
     let server = Connection::find(&args.server, desk)?;
-    let ask = Ask { patience: PATIENCE, ..Ask::get(&["v1", "doctor"]) };
-    let answer = server.json(ask).await?;
+    // What is alive answers this at once: a server that hangs is not waited for as long as one that looks.
+    server.ask(Ask::get(&["healthz"])).await?;
+    let ask = || Ask { patience: PATIENCE, ..Ask::get(&["v1", "doctor"]) };
+    let mut turns = PATIENCE.as_secs() / NEXT_TURN.as_secs();
+    let answer = loop {
+        match server.json(ask()).await {
+            // It looks for somebody else.
+            Err(failure) if failure.refusal.as_deref() == Some("examining") && turns > 0 => {
+                turns -= 1;
+                tokio::time::sleep(NEXT_TURN).await;
+            }
+            answer => break answer?,
+        }
+    };
     doctor::from_json(&answer).ok_or_else(|| {
         Failure::new(EX_PROTOCOL, "what answers is no report: is that a server of this version?")
             .zh("应答不是检查报告：对方是本版本的服务器吗？")
@@ -46,9 +61,14 @@ async fn ask(args: &DoctorArgs, desk: &Desk<'_>) -> Result<Vec<Finding>, Failure
 async fn of_this_machine(args: &DoctorArgs, desk: &Desk<'_>) -> Vec<Finding> {
     let asked = ask(args, desk).await;
     // What is wrong with the rest of the config does not keep a server from being found.
+    let outcome = match &asked {
+        Ok(_) => Asked::Answered,
+        Err(failure) if failure.refusal.is_some() => Asked::Refused,
+        Err(_) => Asked::Unanswered,
+    };
     let server = config::whereabouts(desk.file, desk.environment).map_or_else(
         |_| Presence::Absent { is_taken: false },
-        |found| Presence::of(&found, asked.is_ok()),
+        |found| Presence::of(&found, outcome),
     );
     let mut findings = Vec::new();
     match &asked {

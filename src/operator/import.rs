@@ -106,10 +106,8 @@ fn wanted<'a>(keys: &'a [String], config: &'a Config) -> Result<Vec<Wish<'a>>, F
         let source = config.sources.iter().find(|source| source.name.as_str() == name);
         let source = source.ok_or_else(|| {
             let name = printable(name);
-            usage(
-                format!("{name}: there is no such source in the config"),
-                format!("{name}：配置中没有该令牌源"),
-            )
+            Failure::new(EX_DATAERR, format_args!("{name}: there is no such source in the config"))
+                .zh(format_args!("{name}：配置中没有该令牌源"))
         })?;
         if wishes.iter().any(|wish| wish.source.name == source.name) {
             return Err(usage(
@@ -347,7 +345,8 @@ mod tests {
             (&two, &["x=a", "y=a"], "named twice"),
         ] {
             let (code, message) = of(sources, keys).unwrap_err();
-            assert_eq!((code, message.contains(words)), (EX_USAGE, true), "{message}");
+            let expected = if words == "no such source" { EX_DATAERR } else { EX_USAGE };
+            assert_eq!((code, message.contains(words)), (expected, true), "{message}");
         }
     }
 }

@@ -436,8 +436,11 @@ async fn a_token_that_somebody_else_has_replaced_is_named() {
     world.wechat.set(|settings| settings.overlap = Some(std::time::Duration::ZERO));
     assert!(world.wechat.rotate(Account::SANDBOX_APPID));
     let report = world.doctor().await;
-    let remedy =
-        ["somebody else fetched one", "`wechat-token-server refresh access_token`", "其他程序"];
+    let remedy = [
+        "somebody else fetched one",
+        "wechat-token-server refresh access_token --stale -`",
+        "其他程序",
+    ];
     report.has("problem", "token_refused", &remedy);
     end(server).await;
     world.doctor().await.has("problem", "token_refused", &remedy);
@@ -562,7 +565,7 @@ async fn a_certificate_that_cannot_be_served_or_is_out_of_date_is_named() {
     // A file that is missing is a mistake of the config.
     std::fs::remove_file(world.dir.path().join("server.pem")).unwrap();
     let report = world.doctor().await;
-    report.has("warning", "config_mistake", &["http.tls.cert"]);
+    report.has("problem", "config_mistake", &["http.tls.cert", "does not start"]);
     report.has("problem", "server_not_asked", &[&pid]);
     end(server).await;
     authority.made(NAME, [2000, 2001]).setting(world.dir.path());

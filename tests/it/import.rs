@@ -113,7 +113,7 @@ async fn a_token_of_the_stores_own_is_not_replaced_unless_that_is_meant() {
         (&["http://h"][..], 64, "neither redis:// nor rediss://"),
         (&["redis://:hunter2@h?x"], 64, "something behind its path"),
         (&[], 2, "<URL>"),
-        (&[&*from, "ticket=nope"], 64, "nope: there is no such source"),
+        (&[&*from, "ticket=nope"], 65, "nope: there is no such source"),
         (&[&*from, "redis://:hunter2@h"], 64, "has to be written KEY=SOURCE"),
         (&[&*from, "no-key=ticket"], 65, "no-key is not taken over: the old Redis has no such key"),
         (&[&*from, "ticket=ticket", "no-key=access_token"], 65, "no-key is not taken over"),
