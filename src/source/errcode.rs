@@ -31,7 +31,14 @@ impl Hint {
 
     /// In Chinese.
     pub fn zh(self, address: Option<IpAddr>) -> Cow<'static, str> {
-        named(self.zh, address, "本服务器的公网 IP")
+        const UNKNOWN: &str = "本服务器的公网 IP";
+        match address {
+            // A space stands before what is Latin, such as an address.
+            None if self.zh.contains(ADDRESS) => {
+                self.zh.replace(" {address}", UNKNOWN).replace(ADDRESS, UNKNOWN).into()
+            }
+            _ => named(self.zh, address, UNKNOWN),
+        }
     }
 
     /// Whether the code is about the address that the upstream saw.
@@ -171,5 +178,6 @@ mod tests {
         assert!(hint.en(address).starts_with("add 1.2.3.4 to the IP allow list"));
         assert!(hint.zh(address).contains(" 1.2.3.4 "));
         assert!(hint.en(None).starts_with("add this server's address to the IP allow list"));
+        assert!(hint.zh(None).starts_with("请将本服务器的公网 IP 加入"));
     }
 }

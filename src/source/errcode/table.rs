@@ -96,7 +96,7 @@ const WECHAT: &[Row] = &[
     row(N(41004), Is(Misconfigured), "the secret is missing from the request", "请求中缺少 secret", TOKEN),
     row(N(42001), Credential, "the access_token has expired", "access_token 已过期", GLOBAL),
     row(N(43002), Is(Misconfigured), "POST is required; set json", "需要 POST 请求，请设置 json", STABLE),
-    row(N(45009), Is(QuotaSpent), "the day's calls are used up; they are there again at midnight in Beijing, or after clear_quota", "当日调用次数已用完，次日零点恢复，或调用 clear_quota 清零", STABLE),
+    row(N(45009), Is(QuotaSpent), "the day's calls are used up; they are there again at midnight in Beijing, or after `wechat-token-server quota reset NAME`", "当日调用次数已用完，北京时间零点恢复，或用 wechat-token-server quota reset NAME 重置", STABLE),
     row(N(45011), Is(Throttled), "too many calls this minute", "调用过于频繁，下一分钟重试", STABLE),
     row(N(47001), Is(Misconfigured), "the body is not what the endpoint takes; set json", "请求体格式错误，请设置 json", GLOBAL),
     row(N(48001), Is(Misconfigured), "the account is not authorised for this API", "该账号未获得此接口权限", GLOBAL),
