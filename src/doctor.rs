@@ -383,7 +383,7 @@ pub fn of_machine(config: &Config, server: &Presence, now: SystemTime) -> Vec<Fi
     let seen = [Some(http), resp, metrics].into_iter().flatten();
     let mut findings: Vec<Finding> = seen.map(|seen| ports::judge(&seen, server)).collect();
     let directory = files::observe(&config.store.path, &store::secret_path(&config.store.path));
-    findings.extend(files::judge(&directory, server.is_sure()));
+    findings.extend(files::judge(&directory, server.has_store()));
     findings.extend(certificates::look(config, now));
     let secret = files::kept_secret(config);
     let is_well = config.advice.is_empty() && secret.is_none();

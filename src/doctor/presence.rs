@@ -22,6 +22,12 @@ pub enum Presence {
         /// Whether it does not listen where the config says: it was started with another one.
         is_elsewhere: bool,
     },
+    /// One listens where the config says, and does not have the store of the config: it is another's, or the store
+    /// was moved.
+    WithAnotherStore {
+        /// Its process.
+        pid: u32,
+    },
     /// Somebody is there, and this user may not know who.
     Untold,
     /// None is there.
@@ -90,12 +96,22 @@ impl Presence {
             (Holder::Somebody(None) | Holder::Hidden, _) | (_, Outcome::Taken(None)) => {
                 Presence::Untold
             }
+            (Holder::Nobody | Holder::Somebody(_), Outcome::Taken(Some(other)))
+                if other.is_server =>
+            {
+                Presence::WithAnotherStore { pid: other.pid }
+            }
             _ => Presence::Absent { is_taken: matches!(listener, Outcome::Taken(_)) },
         }
     }
 
     /// Whether one runs, beyond doubt.
     pub fn is_sure(&self) -> bool {
+        !matches!(self, Presence::Untold | Presence::Absent { .. })
+    }
+
+    /// Whether one runs that has the store of the config.
+    pub(super) fn has_store(&self) -> bool {
         matches!(self, Presence::Answers { .. } | Presence::Silent { .. })
     }
 
@@ -104,6 +120,7 @@ impl Presence {
         match self {
             Presence::Answers { pid } => *pid,
             Presence::Silent { pid, .. } => *pid,
+            Presence::WithAnotherStore { pid } => Some(*pid),
             Presence::Untold | Presence::Absent { .. } => None,
         }
     }
@@ -157,6 +174,18 @@ impl Presence {
                      或让两者使用不同的 store.path；若它运行在另一容器或网络命名空间，请在那里运行 doctor",
                 ),
             )),
+            Presence::WithAnotherStore { .. } => Some(problem(
+                "server_with_another_store",
+                words(
+                    format!("one listens at http.bind{}, and does not have the store of this config", process.en),
+                    format!("http.bind 上有一个服务器在监听{}，但它没有使用本配置的存储目录", process.zh),
+                ),
+                words(
+                    "if it has another config, give this one an http.bind of its own; if the store was moved or \
+                     store.path changed since its start, move it back or restart it",
+                    "若它使用另一份配置，请为本配置另设 http.bind；若启动后移动过存储目录或改过 store.path，请移回或重启它",
+                ),
+            )),
             Presence::Untold => Some(
                 Finding::warning(
                     Topic::Server,
@@ -195,9 +224,8 @@ mod tests {
         for (listener, holder, presence) in [
             (Outcome::Free, Holder::Nobody, ABSENT),
             (Outcome::Any, Holder::Nobody, ABSENT),
-            (taken(&other), Holder::Nobody, elsewhere.clone()),
-            // A server, and not the one of this store.
-            (taken(&another), Holder::Nobody, elsewhere),
+            (taken(&other), Holder::Nobody, elsewhere),
+            (taken(&another), Holder::Nobody, Presence::WithAnotherStore { pid: 9 }),
             (taken(&another), holds(&server), silent(true)),
             (taken(&server), holds(&server), silent(false)),
             (taken(&systemd), holds(&server), silent(false)),
@@ -233,7 +261,7 @@ mod tests {
         );
         assert_eq!(
             Presence::judge(&taken(&another), &Holder::Nobody, true),
-            Presence::Absent { is_taken: true }
+            Presence::WithAnotherStore { pid: 9 }
         );
     }
 }

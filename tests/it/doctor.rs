@@ -494,11 +494,19 @@ async fn a_server_that_cannot_be_asked_is_seen_all_the_same() {
     world = world.edited("127.0.0.2:1", "127.0.0.1:0");
     let report = world.doctor().await;
     report.has("problem", "server_not_asked", &[&pid, "--url"]);
-    // A store that is gone it holds all the same.
     world = world.edited(r#"http: (bind: "127.0.0.1:0""#, &bind);
+    // A store that was moved may be another's.
+    let moved = world.dir.path().join("moved");
+    std::fs::rename(&store, &moved).unwrap();
+    let report = world.doctor().await;
+    report.has("problem", "server_with_another_store", &[&pid, "move it back"]);
+    report.has_not("server_does_not_run");
+    std::fs::rename(&moved, &store).unwrap();
+    // One that is gone it holds all the same.
     std::fs::remove_dir_all(&store).unwrap();
     let report = world.doctor().await;
     report.has("problem", "server_not_asked", &[&pid, "request_secret is not there"]);
+    report.has("problem", "store_gone", &["written it again"]);
     report.has("ok", "port_ours", &["http.bind"]);
     report.has_not("server_does_not_run");
     report.has_not("port_taken");
@@ -518,10 +526,11 @@ async fn a_server_of_another_config_is_somebody_else() {
     }
     let report = second.doctor().await;
     let pid = format!("process {}", server.pid());
-    report.has("problem", "port_taken", &["http.bind", "wechat-token-se", &pid]);
-    report.has("warning", "server_not_asked", &["refuses the key"]);
-    report.has("ok", "server_does_not_run", &[]);
-    report.has_not("port_ours");
+    let told = [&*pid, "http.bind of its own", "store.path", "另设 http.bind"];
+    report.has("problem", "server_with_another_store", &told);
+    report.has_not("server_does_not_run");
+    report.has_not("store_gone");
+    assert_eq!(second.wechat.calls(Endpoint::StableToken), 0, "nothing is tried beside a server");
     first.wechat.stop().await;
     second.wechat.stop().await;
 }
