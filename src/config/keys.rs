@@ -93,8 +93,30 @@ fn weakness(key: &str) -> Option<(String, String)> {
 pub fn advice_on_kept(key: &Secret, file: &Path) -> Option<Advice> {
     let (en, zh) = weakness(key.expose())?;
     let file = file.display();
-    let en =
-        format!("in {file}: {en}; {NEW_KEY}, or remove the file and the server does at its start");
-    let zh = format!("（{file}）{zh}；{NEW_KEY_ZH}，或删除该文件，服务器启动时会重新生成");
+    // Where the file is removed from under a running server, that writes the same key again.
+    let en = format!(
+        "in {file}: {en}; stop the server, remove the file and start it: it makes a better one"
+    );
+    let zh = format!("（{file}）{zh}；请停止服务器，删除该文件，再启动服务器：它会生成更好的密钥");
     Some(Advice::on("request_secret", en, Some(zh)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_on_a_kept_key_stops_the_server_first() {
+        let advice = advice_on_kept(&Secret::new("hunter2"), Path::new("/s/request_secret"));
+        let Advice { message, zh, .. } = advice.unwrap();
+        for (told, steps) in [
+            (message, ["stop the server", "remove the file", "start it"]),
+            (zh.unwrap(), ["停止服务器", "删除该文件", "启动服务器"]),
+        ] {
+            let places = steps.map(|step| told.find(step).unwrap_or_else(|| panic!("{told}")));
+            assert!(places.is_sorted() && !told.contains("hunter2"), "{told}");
+        }
+        let good = Secret::new("0123456789abcdef0123456789abcdef");
+        assert!(advice_on_kept(&good, Path::new("/s")).is_none());
+    }
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use wechat_token_server::sandbox::Settings;
 
-use crate::support::{binary, config_text, get, run, served, soon, upstream};
+use crate::support::{binary, config_text, get, run, serve, served, soon, upstream};
 
 struct Ended {
     code: Option<i32>,
@@ -278,6 +278,32 @@ async fn a_kept_request_secret_that_is_no_key_is_refused_and_a_short_one_advised
         assert!(!log.contains("hunter2"), "{log}");
         child.kill().await.unwrap();
     }
+    wechat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_advice_on_a_weak_kept_request_secret_can_be_followed() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.ron");
+    let text = config_text(wechat.address(), dir.path(), r#"log: (format: "json"),"#);
+    let text = text.lines().filter(|line| !line.contains("request_secret")).collect::<String>();
+    std::fs::write(&file, text).unwrap();
+    let kept = dir.path().join("store/request_secret");
+    std::fs::create_dir(kept.parent().unwrap()).unwrap();
+    std::fs::write(&kept, "hunter2\n").unwrap();
+    let mut ours = serve(binary(), &file).await;
+    let log = ours.log();
+    let steps = ["stop the server", "remove the file", "start it"];
+    let places = steps.map(|step| log.find(step).unwrap_or_else(|| panic!("{step}: {log}")));
+    assert!(places.is_sorted(), "{log}");
+
+    ours.signal("-TERM").await;
+    soon("the end", ours.child.wait()).await.unwrap();
+    std::fs::remove_file(&kept).unwrap();
+    let ours = serve(binary(), &file).await;
+    assert_eq!(std::fs::read_to_string(&kept).unwrap().trim().len(), 32);
+    assert!(!ours.log().contains("fewer than 16 characters"), "{}", ours.log());
     wechat.stop().await;
 }
 
