@@ -394,6 +394,7 @@ async fn look_after_the_store(
     drain: Drain,
 ) {
     let mut missing = false;
+    let mut secret_is_well = true;
     loop {
         // Once more at the end: there is no later look.
         let is_last = tokio::select! {
@@ -405,8 +406,7 @@ async fn look_after_the_store(
             missing = !put_again(&tokens, &reader, &clock).await;
         }
         if let Some((secret, dir)) = generated.clone() {
-            // Where the disk refuses, the store has said so.
-            let _ = in_blocking(move || store::request_secret(&dir, &secret)).await;
+            secret_is_well = secret::put_again(secret, dir, secret_is_well).await;
         }
         if is_last {
             return;

@@ -29,6 +29,26 @@ pub fn advice_on_kept_secret(config: &Config) -> Result<Option<Advice>, StartErr
     }
 }
 
+/// Has a request secret that was made at the first start written again where it is gone; whether another start
+/// would take what is in the file.
+pub(super) async fn put_again(secret: Secret, dir: PathBuf, was_well: bool) -> bool {
+    let path = store::secret_path(&dir);
+    match in_blocking(move || store::request_secret(&dir, &secret)).await {
+        Err(error) if is_no_key(&error) => {
+            if was_well {
+                tracing::warn!(
+                    path = %path.display(), %error,
+                    "the next start will fail: the file of the request secret holds no key; this server goes on with the \
+                     one that it has"
+                );
+            }
+            false
+        }
+        // Where the disk refuses, the store has said so.
+        _ => true,
+    }
+}
+
 /// Whether it can be read, and is none.
 fn is_no_key(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData

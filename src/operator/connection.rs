@@ -354,7 +354,7 @@ fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     Err(Failure::new(EX_NOPERM, format_args!("{} {error}", path.display()))
                         .zh(format_args!(
-                            "{} 中不是密钥（可能有多行或其他字符）；请只保留一行密钥，或删除该文件，服务器启动时会重新生成",
+                            "{} 中不是密钥（可能有多行或其他字符）；请只保留一行密钥，或删除该文件，服务器会重新写入",
                             path.display()
                         )))
                 }

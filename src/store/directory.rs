@@ -297,7 +297,7 @@ pub fn kept_secret(dir: &Path) -> io::Result<Option<Secret>> {
     };
     let no_key = || {
         let what = "holds more than one line, or something else that is in no key; leave one line with the \
-                    secret in it, or remove the file: the server makes another at its start";
+                    secret in it, or remove the file: the server writes one to it";
         io::Error::new(io::ErrorKind::InvalidData, what)
     };
     let text = std::str::from_utf8(&bytes).map_err(|_| no_key())?;

@@ -331,6 +331,28 @@ async fn a_store_directory_that_is_deleted_is_there_again_when_the_server_stops(
     assert_eq!(get(ours.resp, "access_token").await, Some(last));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_secret_that_no_start_would_take_is_told_once_by_the_running_server() {
+    let wechat = upstream(Settings::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, store) = generating(wechat.address(), dir.path());
+    let mut ours = serve(binary(), &file).await;
+    let secret = store.join("request_secret");
+    let written = "hunter2-hunter2-1\nhunter2-hunter2-2\n";
+    std::fs::write(&secret, written).unwrap();
+    let words = "the next start will fail: the file of the request secret holds no key";
+    ours.logged(words, 1).await;
+    // It looks once more when it stops.
+    ours.signal("-TERM").await;
+    soon("the end", ours.child.wait()).await.unwrap();
+    ours.logged("stopped", 1).await;
+    let log = ours.log();
+    assert_eq!(log.matches(words).count(), 1, "{log}");
+    assert!(log.contains("more than one line") && !log.contains("hunter2"), "{log}");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), written, "it is left as it is");
+    wechat.stop().await;
+}
+
 /// Starts on `dir` with the store's writes disturbed.
 #[cfg(feature = "failpoints")]
 async fn disturbed(dir: &std::path::Path, upstream: std::net::SocketAddr, points: &str) -> Running {
