@@ -347,12 +347,12 @@ fn configured_key(found: &Whereabouts) -> Result<Secret, Failure> {
                     ),
                 )
                 .zh(format_args!(
-                    "{} 不存在：服务器首次启动时会创建它。请启动服务器，或在配置中设置 request_secret",
+                    "{} 不存在或为空：服务器首次启动时会创建它。请启动服务器，或在配置中设置 request_secret",
                     path.display()
                 ))),
                 // What it holds is no key, in words that say what to do.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    Err(Failure::new(EX_NOPERM, format_args!("{} {error}", path.display()))
+                    Err(Failure::new(EX_CONFIG, format_args!("{} {error}", path.display()))
                         .zh(format_args!(
                             "{} 中不是密钥（可能有多行或其他字符）；请只保留一行密钥，或删除该文件，服务器会重新写入",
                             path.display()

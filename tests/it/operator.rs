@@ -289,6 +289,8 @@ async fn a_generated_secret_is_found_in_the_stores_directory() {
     let told = world.told(&["get", "ticket"]).await;
     let file = world.dir.path().join("store/request_secret");
     told.is(69, &[file.to_str().unwrap(), "makes it at its first start"]);
+    let told = world.told_with(&["get", "ticket"], &[("LANG", "zh_CN.UTF-8")], None).await;
+    told.is(69, &["不存在或为空"]);
     std::fs::write(&file, format!("{SECRET}\n")).unwrap();
     world.told(&["get", "ticket"]).await.is(0, &[]);
     // One that only the server can read is no hindrance where there is another.

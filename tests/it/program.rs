@@ -250,7 +250,7 @@ async fn a_kept_request_secret_that_is_no_key_is_refused_and_a_short_one_advised
     };
 
     std::fs::write(&kept, "hunter2-hunter2-1\nhunter2-hunter2-2\n").unwrap();
-    for (command, code) in [(&["serve"][..], 78), (&["check"], 78), (&["status"], 77)] {
+    for (command, code) in [(&["serve"][..], 78), (&["check"], 78), (&["status"], 78)] {
         let told = told(command).await;
         assert_eq!(told.code, Some(code), "{command:?}: {}", told.err);
         for words in [kept.to_str().unwrap(), "more than one line", "remove the file"] {
