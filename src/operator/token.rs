@@ -9,8 +9,9 @@ use super::connection::{Ask, Connection, in_seconds};
 use super::{Desk, EX_DATAERR, EX_PROTOCOL, EX_TEMPFAIL, EX_USAGE, Failure, print};
 use crate::cli::{GetArgs, RefreshArgs};
 
-/// The longest token that is read from standard input, in bytes.
-const MAX_STALE_BYTES: u64 = 16 * 1024;
+/// The longest token that is read from standard input, in bytes: it fits into the 8 KiB that the body of a
+/// request may have.
+const MAX_STALE_BYTES: usize = 8 * 1024 - 64;
 
 /// Prints a token and a line end, which a shell's `$(…)` takes off again.
 pub(super) async fn get(args: &GetArgs, desk: &Desk<'_>) -> Result<u8, Failure> {
@@ -99,11 +100,21 @@ fn print_value(value: Option<&str>) -> Result<u8, Failure> {
 
 /// The refused token, from standard input.
 fn read_stale() -> Result<Zeroizing<String>, Failure> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_STALE_BYTES as usize));
-    std::io::stdin().take(MAX_STALE_BYTES).read_to_end(&mut bytes).map_err(|error| {
+    // One byte more, which tells that there is more than is read.
+    let most = MAX_STALE_BYTES + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most));
+    std::io::stdin().take(most as u64).read_to_end(&mut bytes).map_err(|error| {
         Failure::new(EX_USAGE, format_args!("standard input: {error}"))
             .zh(format_args!("标准输入：{error}"))
     })?;
+    if bytes.len() == most {
+        let en = "--stale -: standard input holds more than";
+        return Err(Failure::new(
+            EX_DATAERR,
+            format_args!("{en} {MAX_STALE_BYTES} bytes, which no token has"),
+        )
+        .zh(format_args!("--stale -：标准输入超过 {MAX_STALE_BYTES} 字节，不可能是令牌")));
+    }
     match std::str::from_utf8(&bytes).map(str::trim) {
         Ok(text) if !text.is_empty() => Ok(Zeroizing::new(text.to_owned())),
         _ => Err(Failure::new(EX_DATAERR, "--stale -: standard input holds no token")

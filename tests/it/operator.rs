@@ -202,6 +202,14 @@ async fn refresh_fetches_another_token_unless_there_is_one() {
     assert_eq!((told.code, told.out), (0, format!("{third}\n")));
     let told = world.told_with(&args, &[], Some(" \n")).await;
     told.is(65, &["standard input holds no token"]);
+    // What is longer is not cut, which could leave something else to be sent.
+    let long = format!("{third}{}", " ".repeat(20_000));
+    let told = world.told_with(&args, &[], Some(&long)).await;
+    told.is(65, &["standard input holds more than 8128 bytes"]);
+    let told = world.told_with(&args, &[("LANG", "zh_CN.UTF-8")], Some(&long)).await;
+    told.is(65, &["标准输入超过 8128 字节"]);
+    let most = "x".repeat(8128);
+    world.told_with(&args, &[], Some(&most)).await.is(0, &[]);
     let told = world.told(&["refresh", "access_token", "--stale", ""]).await;
     told.is(65, &["--stale holds no token"]);
     let told = world.told(&["refresh", "access_token", "--stale", &"x".repeat(20_000)]).await;
