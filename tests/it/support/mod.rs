@@ -91,7 +91,8 @@ pub(crate) struct Running {
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wechat-token-server"));
     command.kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("RUST_LOG");
+    // Its words are compared, in English where a test does not ask for another language.
+    command.env_remove("RUST_LOG").env("LC_ALL", "C");
     command
 }
 
