@@ -9,6 +9,7 @@ mod inherited;
 mod orders;
 mod printer;
 mod redis;
+mod refusal;
 mod status;
 mod token;
 

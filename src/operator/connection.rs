@@ -1,7 +1,6 @@
 //! Where the running server is, and as whom it is asked: from the config, or from `--url` and the
 //! variables. Sends a request and takes the answer apart; what goes wrong is said with what to do.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -12,10 +11,11 @@ use zeroize::Zeroizing;
 
 use super::{
     Desk, EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_PROTOCOL, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE,
-    Failure,
+    Failure, refusal,
 };
 use crate::cli::{ServerArgs, server_url};
 use crate::config::{self, Method, Whereabouts};
+use crate::doctor::{Words, words};
 use crate::outbound::{Answer, Outbound, OutboundError, Payload, Request, Trust};
 use crate::store;
 use crate::token::{Secret, SourceName};
@@ -273,8 +273,7 @@ impl Connection {
     fn refused(&self, answer: &Answer) -> Failure {
         let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let error = &json["error"];
-        let (Some(code), Some(message)) = (error["code"].as_str(), error["message"].as_str())
-        else {
+        let (Some(code), Some(_)) = (error["code"].as_str(), error["message"].as_str()) else {
             return self.not_ours(answer.status);
         };
         let exit = match (answer.status, code) {
@@ -284,8 +283,8 @@ impl Connection {
             _ => EX_TEMPFAIL,
         };
         let place = &self.place;
-        let (mut en, mut zh) = match (answer.status, code) {
-            (401, _) => (
+        let better = match (answer.status, code) {
+            (401, _) => Some(words(
                 format!(
                     "{place} refuses the key: it is not the one it was started with, or may not be used from here. It \
                      is taken from the config's request_secret, the store's file request_secret, or {KEY}"
@@ -294,28 +293,15 @@ impl Connection {
                     "{place} 拒绝了密钥：与服务器启动时的不一致，或不允许从此处使用。密钥取自配置中的 request_secret、\
                      存储目录中的文件 request_secret，或环境变量 {KEY}"
                 ),
-            ),
-            (404, _) => (NO_SOURCE.to_owned(), NO_SOURCE_ZH.to_owned()),
-            (_, "no_token") => (
-                "the source has no live token now; `wechat-token-server status` says why"
-                    .to_owned(),
-                "该令牌源目前没有可用令牌；原因见 `wechat-token-server status`".to_owned(),
-            ),
-            _ => (printable(message), printable(message)),
+            )),
+            (404, _) => Some(words(NO_SOURCE, NO_SOURCE_ZH)),
+            (_, "no_token") => Some(words(
+                "the source has no live token now; `wechat-token-server status` says why",
+                "该令牌源目前没有可用令牌；原因见 `wechat-token-server status`",
+            )),
+            _ => None,
         };
-        if let Some(seconds) = error["retry_after"].as_u64() {
-            let wait = in_seconds(seconds);
-            if !en.contains(&wait) {
-                let _ = write!(en, "; try again in {wait}");
-                let _ = write!(zh, "；请在 {seconds} 秒后重试");
-            }
-        }
-        for mistake in error["mistakes"].as_array().into_iter().flatten() {
-            let part = |name: &str| printable(mistake[name].as_str().unwrap_or_default());
-            let line = format!("\n  {}: {}", part("setting"), part("message"));
-            en.push_str(&line);
-            zh.push_str(&line);
-        }
+        let Words { en, zh } = refusal::words(error, better);
         Failure { refusal: Some(code.to_owned()), ..Failure::new(exit, en).zh(zh) }
     }
 }
