@@ -57,7 +57,7 @@ fn in_chinese(code: &str) -> Option<&'static str> {
         "may_not_order" => "只有 request_secret 可以执行此操作",
         "config_mistakes" => "配置有错误，未做任何更改",
         "not_reloadable" => "该服务器没有配置文件，或正在关闭",
-        "resets_used_up" => "本月的清零次数已用完；当日调用次数在北京时间零点恢复",
+        "resets_used_up" => "本月的重置次数已用完；当日调用次数在北京时间零点恢复",
         "cooldown" => "该令牌刚刚获取；若稍后仍被拒绝，请再次说明",
         "unchanged" => "上游返回的仍是同一令牌，目前没有新的",
         "busy" => "等待处理的请求过多",
