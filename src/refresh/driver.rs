@@ -317,7 +317,7 @@ impl<U: Upstream, S: RecordStore> Refresher<U, S> {
             Ok(admitted) => admitted,
             Err(Denied::Spent(wait)) => return failed(FetchError::BudgetSpent { wait }),
             Err(Denied::Reserved(wait)) => return failed(FetchError::BudgetReserved { wait }),
-            Err(Denied::ForcedNew(wait)) => return failed(FetchError::TooSoon { wait }),
+            Err(Denied::ForcedNew(wait)) => return failed(FetchError::ForcedTooOften { wait }),
         };
         self.entered = true;
         let force = purpose == Purpose::ForcedNew;

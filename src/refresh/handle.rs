@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::refresh::line::{Line, RequestQueue, SendError};
 use crate::refresh::switchboard::{Lines, Switchboard};
 use crate::snapshot::Published;
+use crate::source::FetchError;
 use crate::token::{Generation, Secret, SourceName};
 
 /// How long anybody waits for an answer. An attempt is bounded by its timeout, the disk's patience
@@ -103,6 +104,12 @@ pub enum RefreshError {
         /// How long to wait before saying it again.
         wait: Duration,
     },
+    /// A client wanted a new value although the old one is good, too soon after the last one was
+    /// forced, or too often today: nothing was sent.
+    ForcedTooOften {
+        /// When it may be asked for again.
+        wait: Duration,
+    },
     /// The upstream gives the value that the client saw refused, and no other.
     Unchanged,
     /// Too many clients wait for this source already.
@@ -120,6 +127,7 @@ impl RefreshError {
     pub(super) fn again_in(self, wait: Duration) -> RefreshError {
         match self {
             RefreshError::Failed { what, .. } => RefreshError::Failed { what, wait: Some(wait) },
+            RefreshError::ForcedTooOften { .. } => RefreshError::ForcedTooOften { wait },
             other => other,
         }
     }
@@ -146,6 +154,10 @@ impl fmt::Display for RefreshError {
                 "this token was fetched a moment ago; if it is still refused in {}, say so then",
                 seconds(*wait)
             ),
+            RefreshError::ForcedTooOften { wait } => {
+                let what = FetchError::ForcedTooOften { wait: *wait };
+                write!(f, "{what}; try again in {}", seconds(*wait))
+            }
             RefreshError::Unchanged => {
                 f.write_str("the upstream gives this token again; it has no other one yet")
             }

@@ -14,7 +14,7 @@ const BEIJING: u64 = 8 * 3_600;
 const DAY: u64 = 86_400;
 
 /// Forced fetches of a sticky token (`force_refresh` of `stable_token`): how many a day and how far
-/// apart, by WeChat's page of `getStableAccessToken`. `FetchError::TooSoon` says so in words.
+/// apart, by WeChat's page of `getStableAccessToken`. `FetchError::ForcedTooOften` says so in words.
 const FORCES_A_DAY: u32 = 20;
 const FORCE_INTERVAL: Duration = Duration::from_secs(30);
 

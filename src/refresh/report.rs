@@ -102,7 +102,7 @@ pub(super) fn log(source: &SourceName, report: &Report) {
             tracing::info!(%source, %dependency, "waiting for the token of a dependency");
         }
         Report::Failed {
-            error: error @ (FetchError::BudgetReserved { .. } | FetchError::TooSoon { .. }),
+            error: error @ (FetchError::BudgetReserved { .. } | FetchError::ForcedTooOften { .. }),
             ..
         } => tracing::warn!(%source, %error, "forced refresh refused"),
         Report::Failed { error, streak, retry_in } => {

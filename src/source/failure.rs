@@ -64,7 +64,7 @@ pub enum FetchError {
     },
     /// A client asked for a new value too soon after the last one was forced, or too often today:
     /// nothing was sent.
-    TooSoon {
+    ForcedTooOften {
         /// When it may be asked for again.
         wait: Duration,
     },
@@ -136,7 +136,7 @@ impl FetchError {
         match self {
             FetchError::DependencyAbsent(_) => FailureClass::DependencyAbsent,
             FetchError::BudgetSpent { .. } => FailureClass::QuotaSpent,
-            FetchError::BudgetReserved { .. } | FetchError::TooSoon { .. } => {
+            FetchError::BudgetReserved { .. } | FetchError::ForcedTooOften { .. } => {
                 FailureClass::Reserved
             }
             FetchError::CannotSend(_) => FailureClass::Misconfigured,
@@ -161,7 +161,7 @@ impl FetchError {
             FetchError::ComeBack { wait, .. }
             | FetchError::BudgetSpent { wait }
             | FetchError::BudgetReserved { wait }
-            | FetchError::TooSoon { wait } => Some(*wait),
+            | FetchError::ForcedTooOften { wait } => Some(*wait),
             FetchError::Refused(refusal) => refusal.waits.map(|(first, _)| first),
             _ => None,
         }
@@ -183,7 +183,7 @@ impl FetchError {
             FetchError::DependencyAbsent(_)
             | FetchError::BudgetSpent { .. }
             | FetchError::BudgetReserved { .. }
-            | FetchError::TooSoon { .. }
+            | FetchError::ForcedTooOften { .. }
             | FetchError::CannotSend(_)
             | FetchError::NotConnected(_)
             | FetchError::Refused(_) => false,
@@ -205,7 +205,7 @@ impl FetchError {
             FetchError::DependencyAbsent(_)
                 | FetchError::BudgetSpent { .. }
                 | FetchError::BudgetReserved { .. }
-                | FetchError::TooSoon { .. }
+                | FetchError::ForcedTooOften { .. }
                 | FetchError::CannotSend(_)
                 | FetchError::NotConnected(_)
         )
@@ -258,7 +258,7 @@ impl FetchError {
             FetchError::DependencyAbsent(_) => "它所依赖的令牌源目前没有可用令牌",
             FetchError::BudgetSpent { .. } => "该账号今日的调用次数已用完",
             FetchError::BudgetReserved { .. } => "该账号剩余的调用次数留给定期续期",
-            FetchError::TooSoon { .. } => "每 30 秒只能强制换新一次，每日最多 20 次",
+            FetchError::ForcedTooOften { .. } => "每 30 秒只能强制换新一次，每日最多 20 次",
             FetchError::NotConnected(_) => "无法连接上游",
             FetchError::TimedOut => "上游没有及时应答",
             FetchError::Broken(_) => "上游中断了连接",
@@ -325,7 +325,7 @@ impl fmt::Display for FetchError {
             FetchError::BudgetReserved { .. } => {
                 f.write_str("the account's remaining calls are kept for scheduled renewals")
             }
-            FetchError::TooSoon { .. } => {
+            FetchError::ForcedTooOften { .. } => {
                 f.write_str("a new token may be forced every 30 s, and 20 times a day")
             }
             FetchError::CannotSend(place) => {
@@ -395,7 +395,7 @@ mod tests {
             (FetchError::ComeBack { status: 429, wait }, false, false),
             (FetchError::NotJson, true, false),
             (FetchError::CannotSend("x".into()), false, false),
-            (FetchError::TooSoon { wait }, false, false),
+            (FetchError::ForcedTooOften { wait }, false, false),
             (FetchError::refused(-1, FailureClass::Transient), false, false),
         ] {
             assert_eq!(error.may_have_replaced(), replaced, "{error:?}");
@@ -409,7 +409,7 @@ mod tests {
         for (error, class) in [
             (FetchError::BudgetSpent { wait }, FailureClass::QuotaSpent),
             (FetchError::BudgetReserved { wait }, FailureClass::Reserved),
-            (FetchError::TooSoon { wait }, FailureClass::Reserved),
+            (FetchError::ForcedTooOften { wait }, FailureClass::Reserved),
         ] {
             let told = (error.class(), error.wait(), error.was_sent());
             assert_eq!(told, (class, Some(wait), false), "{error:?}");

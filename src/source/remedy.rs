@@ -36,7 +36,7 @@ pub(super) fn of(error: &FetchError) -> Words {
              `stale` what was refused",
             "请找出频繁要求刷新的客户端（日志中有其名称），让它重新读取，或用 stale 说明被拒绝的令牌",
         ),
-        FetchError::TooSoon { .. } => (
+        FetchError::ForcedTooOften { .. } => (
             "use the token that there is; a client whose token was refused says so with `stale`, without `force`",
             "请使用现有令牌；令牌被拒绝的客户端应使用 stale，而不是 force",
         ),
@@ -124,7 +124,7 @@ mod tests {
             FetchError::DependencyAbsent(SourceName::parse(HIDDEN).unwrap()),
             FetchError::BudgetSpent { wait },
             FetchError::BudgetReserved { wait },
-            FetchError::TooSoon { wait },
+            FetchError::ForcedTooOften { wait },
             FetchError::CannotSend(HIDDEN.into()),
             FetchError::NotConnected(HIDDEN.into()),
             FetchError::TimedOut,

@@ -413,7 +413,7 @@ impl World {
                 let error = match denied {
                     Denied::Spent(wait) => FetchError::BudgetSpent { wait },
                     Denied::Reserved(wait) => FetchError::BudgetReserved { wait },
-                    Denied::ForcedNew(wait) => FetchError::TooSoon { wait },
+                    Denied::ForcedNew(wait) => FetchError::ForcedTooOften { wait },
                 };
                 return self.answer_later(source, epoch, 0, Err(error));
             }

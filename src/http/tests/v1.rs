@@ -373,6 +373,7 @@ async fn a_refresh_is_asked_for_and_its_outcome_told() {
     let wait = Duration::from_millis(11_001);
     for (error, status, code, retry_after) in [
         (RefreshError::TooSoon { wait }, 429, "cooldown", Some("12")),
+        (RefreshError::ForcedTooOften { wait }, 429, "forced_too_often", Some("12")),
         (RefreshError::Failed { what: "no".into(), wait: None }, 502, "upstream", None),
         (RefreshError::Failed { what: "no".into(), wait: Some(wait) }, 502, "upstream", Some("12")),
         (RefreshError::Unchanged, 409, "unchanged", Some("5")),

@@ -177,6 +177,10 @@ impl From<RefreshError> for ApiError {
                 ApiError::new(StatusCode::TOO_MANY_REQUESTS, "cooldown", message)
                     .again_in(whole_seconds(wait))
             }
+            RefreshError::ForcedTooOften { wait } => {
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "forced_too_often", message)
+                    .again_in(whole_seconds(wait))
+            }
             RefreshError::Unchanged => {
                 ApiError::new(StatusCode::CONFLICT, "unchanged", message).again_in(SHORT_WAIT)
             }

@@ -539,9 +539,10 @@ async fn who_forces_a_new_value_twice_is_told_of_the_pause_in_between() {
     let new = || Wish::Any { newer_than: world.generation("access_token"), force: true };
     assert_eq!(world.ask("access_token", new()).await.unwrap(), "access_token-1");
     seconds(9).await;
-    let told = world.ask("access_token", new()).await.unwrap_err().to_string();
+    let told = world.ask("access_token", new()).await.unwrap_err();
+    assert_eq!(told, RefreshError::ForcedTooOften { wait: Duration::from_secs(21) });
     assert_eq!(
-        told,
+        told.to_string(),
         "a new token may be forced every 30 s, and 20 times a day; try again in 21 seconds"
     );
     seconds(21).await;
