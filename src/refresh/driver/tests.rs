@@ -550,6 +550,22 @@ async fn who_forces_a_new_value_twice_is_told_of_the_pause_in_between() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_day_whose_forces_are_used_up_holds_nobody_back_who_does_not_force() {
+    let text = r#"(token_sources: {"access_token": (url: "https://h/cgi-bin/stable_token", rotation: Sticky(window: "5m"))})"#;
+    let world = world(text, []);
+    world.changed("access_token").await;
+    let new = || Wish::Any { newer_than: world.generation("access_token"), force: true };
+    for _ in 0..20 {
+        world.ask("access_token", new()).await.unwrap();
+        seconds(31).await;
+    }
+    let told = world.ask("access_token", new()).await.unwrap_err();
+    assert!(matches!(told, RefreshError::ForcedTooOften { .. }), "{told:?}");
+    // At once after it.
+    assert_eq!(world.force("access_token").await.unwrap(), "access_token-21");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_nominal_life_counts_from_first_sight_and_has_no_gap() {
     let text = r#"(token_sources: {"ticket": (url: "https://h/cgi-bin/ticket/getticket", rotation: Nominal)})"#;
     // Ten polls in the last minutes and eight beyond the end bring the same, then there is a new one.

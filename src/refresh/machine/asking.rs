@@ -36,6 +36,15 @@ pub(super) struct Waiter {
     pub(super) purpose: Purpose,
 }
 
+impl Waiter {
+    /// Whether this failure is an answer to it. That new values are forced too often says nothing to who
+    /// wants whatever the upstream gives.
+    fn is_concerned_by(&self, failure: &RefreshError) -> bool {
+        self.purpose == Purpose::ForcedNew
+            || !matches!(failure, RefreshError::ForcedTooOften { .. })
+    }
+}
+
 impl Machine {
     pub(super) fn asked(&mut self, now: Now, id: WaiterId, wish: Wish, effects: &mut Vec<Effect>) {
         let (knows, purpose) = match wish {
@@ -100,6 +109,9 @@ impl Machine {
             }
         }
         let last = self.streak.last.as_ref().filter(|last| !last.shared.is_over(now))?;
+        if !waiter.is_concerned_by(&last.told) {
+            return None;
+        }
         // The longer of the two: who comes back sooner would only be told again.
         let wait = last.shared.left(now).max(last.own.left(now));
         Some(Err(last.told.clone().again_in(wait)))
@@ -123,7 +135,7 @@ impl Machine {
     }
 
     /// Answers every waiter from the state: the current token where it is news to it, or where the
-    /// attempt did not fail; else the attempt's failure.
+    /// attempt did not fail; else the attempt's failure. Whom that does not concern waits on.
     pub(super) fn answer_all(
         &mut self,
         now: Now,
@@ -133,6 +145,10 @@ impl Machine {
         for waiter in std::mem::take(&mut self.waiters) {
             let answer = match (self.live(now), failure) {
                 (Some(current), _) if is_news(current, &waiter) => Ok(Arc::clone(current)),
+                (_, Some(failure)) if !waiter.is_concerned_by(failure) => {
+                    self.waiters.push(waiter);
+                    continue;
+                }
                 (_, Some(failure)) => Err(failure.clone()),
                 // The upstream stands by a value that was seen refused: say so, never the value.
                 (Some(current), None) => match waiter.knows {

@@ -139,3 +139,33 @@ fn calls_that_are_given_back_have_what_failed_for_want_of_them_tried_now_and_not
     let mut other = fails_with(FailureClass::Misconfigured);
     assert_eq!(answers(again(&mut other, later)), [Ok(Generation(7))]);
 }
+
+#[test]
+fn a_refused_force_is_the_answer_of_those_alone_who_force() {
+    let policy = RefreshPolicy {
+        rotation: Rotation::Sticky { window: Duration::from_secs(300) },
+        ..RefreshPolicy::default()
+    };
+    let mut machine = Machine::new(policy, IDENTITY, false, 1);
+    machine.restore(clocks(0, 0), Some(record()), None);
+    let now = clocks(1_000_000, 1_000_000);
+    let new = Wish::Any { newer_than: Some(Generation(7)), force: true };
+    let other = Wish::Other { refused: Refused::parse("kept"), force: false };
+    machine.on(now, Event::Asked(WaiterId(1), new));
+    machine.on(now, Event::Asked(WaiterId(2), other));
+    let wait = Duration::from_secs(28);
+    let refused = || Event::Fetched(Err(FetchError::ForcedTooOften { wait }));
+    let effects = machine.on(now, refused());
+    // Who waits for another reason has the upstream asked.
+    assert!(effects.contains(&Effect::Fetch(Purpose::Forced)), "{effects:?}");
+    assert_eq!(answers(effects), [Err(RefreshError::ForcedTooOften { wait })]);
+    assert_eq!(answers(machine.on(now, Event::Fetched(Err(FetchError::NotJson)))).len(), 1);
+    // Who comes right after the refusal is not held back by it, but who forces is.
+    let later = clocks(1_100_000, 1_100_000);
+    machine.on(later, Event::Asked(WaiterId(3), new));
+    machine.on(later, refused());
+    let effects = machine.on(later, Event::Asked(WaiterId(4), new));
+    assert_eq!(answers(effects), [Err(RefreshError::ForcedTooOften { wait })]);
+    let effects = machine.on(later, Event::Asked(WaiterId(5), other));
+    assert_eq!(effects.last(), Some(&Effect::Fetch(Purpose::Forced)), "{effects:?}");
+}
