@@ -109,7 +109,7 @@ impl Condition {
     }
 
     pub(super) fn is_failing(&self) -> bool {
-        self.trouble().is_some_and(|trouble| trouble.is_failure)
+        self.trouble().is_some()
     }
 
     pub(super) fn now(&self) -> ConditionNow {
@@ -127,16 +127,13 @@ impl Condition {
 
     /// Notes a failure. Says whether it is news: the one before was of another kind, or none.
     pub(super) fn fail(&self, trouble: &Arc<Trouble>, sources: usize) -> bool {
-        let before = self.trouble().filter(|before| before.is_failure);
-        if !trouble.is_failure && before.is_some() {
-            // What keeps the token from being renewed is told on.
+        if !trouble.is_failure {
+            // Nothing is wrong with the source. Who wished for more has been told, and the log has it.
             return false;
         }
+        let before = self.trouble();
         self.trouble.store(Some(Arc::clone(trouble)));
         self.is_over.store(false, Ordering::Release);
-        if !trouble.is_failure {
-            return false;
-        }
         self.failed.fetch_add(1, Ordering::Relaxed);
         let code = trouble.code.as_deref().and_then(|code| code.parse().ok()).unwrap_or(0);
         self.write(Some(trouble.class), code, trouble.at, sources);
@@ -263,10 +260,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_wish_is_no_failure_and_hides_none() {
+    fn a_refused_wish_is_no_trouble_of_the_source_and_hides_none() {
         let condition = Condition::default();
         assert!(!condition.fail(&trouble(0, "reserved", None), 1));
-        assert!(condition.trouble().is_some() && !condition.now().is_failing);
+        assert_eq!((condition.trouble(), condition.now().trouble), (None, None));
         condition.fail(&trouble(1, "transient", None), 1);
         condition.fail(&trouble(2, "reserved", None), 1);
         assert_eq!(condition.trouble().unwrap().class, "transient");

@@ -545,6 +545,8 @@ async fn who_forces_a_new_value_twice_is_told_of_the_pause_in_between() {
         told.to_string(),
         "a new token may be forced every 30 s, and 20 times a day; try again in 21 seconds"
     );
+    // Nothing is wrong with the source.
+    assert_eq!(world.reader.trouble("access_token"), None);
     seconds(21).await;
     assert_eq!(world.ask("access_token", new()).await.unwrap(), "access_token-2");
 }
