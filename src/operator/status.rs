@@ -194,11 +194,6 @@ fn trouble(error: &Value, now: u64, printer: &Printer, text: &mut String) {
     let message = printable(error["message"].as_str().unwrap_or_default());
     let remedy = |language: &str| error["remedy"][language].as_str().map(printable);
     let english = remedy("en").unwrap_or_default();
-    // The message ends with the remedy in English, which follows in the operator's language.
-    let message = match message.strip_suffix(&english) {
-        Some(bare) if !english.is_empty() => bare.trim_end_matches([':', ' ']).to_owned(),
-        _ => message,
-    };
     // A server of a version before has it in English alone.
     let chinese = error["message_zh"].as_str().map_or(message.clone(), printable);
     let failed = printer.either(format!("{ago} ago: {message}"), format!("{ago}前：{chinese}"));
@@ -321,7 +316,7 @@ mod tests {
         let mut failing = source("ticket", "failing");
         failing["last_error"] = json!({
             "at": 1_763_999_910_u64, "class": "misconfigured", "code": "40164", "over": false,
-            "message": "the upstream answered errcode 40164: add 203.0.113.7 to the IP allow list in the console",
+            "message": "the upstream answered errcode 40164",
             "message_zh": "上游返回 errcode 40164",
             "remedy": {
                 "en": "add 203.0.113.7 to the IP allow list in the console",

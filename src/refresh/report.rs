@@ -81,7 +81,7 @@ pub(super) fn trouble(error: &FetchError, now: Now) -> Trouble {
     let (en, zh) = error.hint();
     Trouble {
         at: now.wall,
-        what: error.to_string().into(),
+        what: error.in_english().into(),
         what_zh: error.in_chinese().into(),
         class: class.as_str(),
         code: error.code().map(Into::into),

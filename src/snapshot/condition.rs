@@ -26,7 +26,7 @@ const TOLD: Duration = Duration::from_secs(86_400);
 pub struct Trouble {
     /// When it failed.
     pub at: SystemTime,
-    /// What went wrong, as a client may know it: no secret, no address.
+    /// What went wrong, as a client may know it: no secret, no address, nor what to do about it.
     pub what: Arc<str>,
     /// The same in Chinese.
     pub what_zh: Arc<str>,

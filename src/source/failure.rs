@@ -48,8 +48,8 @@ impl FailureClass {
     }
 }
 
-/// Why a fetch brought no token. `Display` is what a client is told; [`FetchError::for_log`] is
-/// what the log says. Neither holds a secret or the address of the upstream.
+/// Why a fetch brought no token. `Display` is what a client is told, with what to do where the error
+/// code is known; [`FetchError::for_log`] is what the log says beside it. Neither holds a secret or the address of the upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchError {
     /// Our own count says that the account has used up the day's calls: nothing was sent.
@@ -241,7 +241,7 @@ impl FetchError {
         }
     }
 
-    /// What to do about it, in English and in Chinese. Of a code that is known, `Display` says it too.
+    /// What to do about it, in English and in Chinese.
     pub fn hint(&self) -> (Cow<'static, str>, Cow<'static, str>) {
         if let FetchError::Refused(refusal) = self
             && let Some(hint) = refusal.hint
@@ -252,7 +252,52 @@ impl FetchError {
         (en.into(), zh.into())
     }
 
-    /// What went wrong, in Chinese, as `Display` says it in English; never with what to do.
+    /// What went wrong; never with what to do.
+    pub fn in_english(&self) -> String {
+        let fixed = match self {
+            // Without its name: who may see this source may not see each that it depends on.
+            FetchError::DependencyAbsent(_) => {
+                "the source that it depends on has no live token now"
+            }
+            FetchError::BudgetSpent { .. } => "the account's calls of this day are used up",
+            FetchError::BudgetReserved { .. } => {
+                "the account's remaining calls are kept for scheduled renewals"
+            }
+            FetchError::ForcedTooOften { .. } => {
+                "a new token may be forced every 30 s, and 20 times a day"
+            }
+            FetchError::NotConnected(_) => "the upstream cannot be reached",
+            FetchError::TimedOut => "the upstream did not answer in time",
+            FetchError::Broken(_) => "the upstream broke the connection off",
+            FetchError::TooLarge => "the upstream's answer is too large",
+            FetchError::NotJson => "the upstream's answer is not JSON",
+            FetchError::CannotSend(place) => return format!("the request cannot be made: {place}"),
+            FetchError::Status(status) => {
+                return format!("the upstream answered with status {status}");
+            }
+            FetchError::ComeBack { status, wait } => {
+                let seconds = wait.as_secs();
+                return format!(
+                    "the upstream answered with status {status}: not before {seconds} s"
+                );
+            }
+            FetchError::NoValue(what) => {
+                return format!("the upstream's answer has no usable token: {what}");
+            }
+            FetchError::NoLifetime(what) => {
+                return format!("the upstream's answer has no usable lifetime: {what}");
+            }
+            FetchError::Refused(refusal) => {
+                return match &refusal.code {
+                    Code::Number(code) => format!("the upstream answered errcode {code}"),
+                    Code::Text(code) => format!("the upstream answered error {code}"),
+                };
+            }
+        };
+        fixed.to_owned()
+    }
+
+    /// As [`FetchError::in_english`], in Chinese.
     pub fn in_chinese(&self) -> String {
         let fixed = match self {
             FetchError::DependencyAbsent(_) => "它所依赖的令牌源目前没有可用令牌",
@@ -314,50 +359,13 @@ impl Refusal {
 
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // Without its name: who may see this source may not see each that it depends on.
-            FetchError::DependencyAbsent(_) => {
-                f.write_str("the source that it depends on has no live token now")
-            }
-            FetchError::BudgetSpent { .. } => {
-                f.write_str("the account's calls of this day are used up")
-            }
-            FetchError::BudgetReserved { .. } => {
-                f.write_str("the account's remaining calls are kept for scheduled renewals")
-            }
-            FetchError::ForcedTooOften { .. } => {
-                f.write_str("a new token may be forced every 30 s, and 20 times a day")
-            }
-            FetchError::CannotSend(place) => {
-                write!(f, "the request cannot be made: {place}")
-            }
-            FetchError::NotConnected(_) => f.write_str("the upstream cannot be reached"),
-            FetchError::TimedOut => f.write_str("the upstream did not answer in time"),
-            FetchError::Broken(_) => f.write_str("the upstream broke the connection off"),
-            FetchError::Status(status) => write!(f, "the upstream answered with status {status}"),
-            FetchError::ComeBack { status, wait } => {
-                let seconds = wait.as_secs();
-                write!(f, "the upstream answered with status {status}: not before {seconds} s")
-            }
-            FetchError::TooLarge => f.write_str("the upstream's answer is too large"),
-            FetchError::NotJson => f.write_str("the upstream's answer is not JSON"),
-            FetchError::NoValue(what) => {
-                write!(f, "the upstream's answer has no usable token: {what}")
-            }
-            FetchError::NoLifetime(what) => {
-                write!(f, "the upstream's answer has no usable lifetime: {what}")
-            }
-            FetchError::Refused(refusal) => {
-                match &refusal.code {
-                    Code::Number(code) => write!(f, "the upstream answered errcode {code}")?,
-                    Code::Text(code) => write!(f, "the upstream answered error {code}")?,
-                }
-                match refusal.hint {
-                    Some(hint) => write!(f, ": {}", hint.en(refusal.address)),
-                    None => Ok(()),
-                }
-            }
+        f.write_str(&self.in_english())?;
+        if let FetchError::Refused(refusal) = self
+            && let Some(hint) = refusal.hint
+        {
+            write!(f, ": {}", hint.en(refusal.address))?;
         }
+        Ok(())
     }
 }
 

@@ -72,6 +72,8 @@ async fn a_failing_upstream_is_told_with_what_to_do_and_nothing_secret() {
     let error = &source["last_error"];
     assert_eq!((&error["code"], &error["class"]), (&"40164".into(), &"misconfigured".into()));
     assert_eq!(error["over"], false);
+    // What to do has its own place.
+    assert_eq!(error["message"], "the upstream answered errcode 40164");
     for language in ["en", "zh"] {
         assert!(!error["remedy"][language].as_str().unwrap().is_empty(), "{error}");
     }

@@ -158,12 +158,10 @@ export class Row {
     put(this.parts.counts, counts);
   }
 
-  trouble({ at, class: failure, code, message, message_zh: chinese, remedy }) {
-    // The log's words, which may end with the remedy in English.
-    const english = message.replace(`: ${remedy.en}`, "");
+  trouble({ at, class: failure, code, message: en, message_zh: zh, remedy }) {
     return [
       h("p", {}, h("strong", {}, why(failure, code)), " ", h("time", {}, time(at))),
-      h("p", { class: "message" }, inLanguage({ en: english, zh: chinese })),
+      h("p", { class: "message" }, inLanguage({ en, zh })),
       h("p", { class: "remedy" }, h("b", {}, words().todo), " ", inLanguage(remedy)),
     ];
   }

@@ -48,7 +48,7 @@ fn a_program_is_told_as_json() {
     let source = || SourceName::parse("access_token").unwrap();
     let trouble = Trouble {
         at: at(1),
-        what: "the upstream answered errcode 40164: allow it".into(),
+        what: "the upstream answered errcode 40164".into(),
         what_zh: "上游返回 errcode 40164".into(),
         class: "misconfigured",
         code: Some("40164".into()),
@@ -77,12 +77,12 @@ fn a_program_is_told_as_json() {
         "events": [
             {
                 "event": "failing", "source": "access_token", "since": 1_800_000_000, "class": "misconfigured",
-                "code": null, "message": "the upstream answered errcode 40164: allow it",
+                "code": null, "message": "the upstream answered errcode 40164",
                 "remedy": {"en": "allow it", "zh": "加入白名单"}, "token_until": null,
             },
             {
                 "event": "failing", "source": "access_token", "since": 1_800_000_000, "class": "misconfigured",
-                "code": "40164", "message": "the upstream answered errcode 40164: allow it",
+                "code": "40164", "message": "the upstream answered errcode 40164",
                 "remedy": {"en": "allow it", "zh": "加入白名单"}, "token_until": 1_800_003_600,
             },
             {"event": "quota", "account": "wx0", "endpoint": "/cgi-bin/token", "made": 1_600, "limit": 2_000, "percent": 80},

@@ -39,11 +39,8 @@ fn message(items: Vec<Item>) -> Message {
 }
 
 fn everything() -> Message {
-    let refused = trouble(
-        FailureClass::Misconfigured,
-        Some("40164"),
-        "the upstream answered errcode 40164: allow it",
-    );
+    let refused =
+        trouble(FailureClass::Misconfigured, Some("40164"), "the upstream answered errcode 40164");
     let silent = trouble(FailureClass::Transient, None, "the upstream did not answer in time");
     let account = Account { name: "wx0".into(), endpoint: "/cgi-bin/token".into() };
     let used = CallsUsed { account, made: 1_600, limit: 2_000, percent: 80 };
@@ -95,7 +92,7 @@ Since: 2027-01-15 08:00:05 UTC
 To do: wait
 
 Not renewed: access_token, ticket
-Why: the upstream answered errcode 40164: allow it
+Why: the upstream answered errcode 40164
 Since: 2027-01-15 08:00:05 UTC
 To do: allow it
 The token works until: 2027-01-15 08:30:00 UTC
