@@ -133,7 +133,7 @@ async fn answers(bytes: &[u8], secret: &str, setup: u8) -> Vec<u8> {
                     publisher.publish(Arc::clone(&token));
                     Ok(token)
                 } else {
-                    Err(RefreshError::Failed { what: "no \"luck\"".into(), wait: None })
+                    Err(RefreshError::Failed { what: "no \"luck\"".into(), more: None, wait: None })
                 };
                 // An error: whoever asked has gone.
                 let _ = request.reply.send(answer);

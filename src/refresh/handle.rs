@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::refresh::line::{Line, RequestQueue, SendError};
 use crate::refresh::switchboard::{Lines, Switchboard};
-use crate::snapshot::Published;
+use crate::snapshot::{Published, Remedy};
 use crate::source::FetchError;
 use crate::token::{Generation, Secret, SourceName};
 
@@ -96,6 +96,8 @@ pub enum RefreshError {
     Failed {
         /// What went wrong, for the client.
         what: Arc<str>,
+        /// More of it, where more is known.
+        more: Option<Arc<More>>,
         /// When it may be asked for again, where that is known.
         wait: Option<Duration>,
     },
@@ -122,20 +124,81 @@ pub enum RefreshError {
     Lost,
 }
 
+/// What else is known of a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct More {
+    what_zh: String,
+    remedy: Remedy,
+}
+
+impl From<&FetchError> for RefreshError {
+    fn from(error: &FetchError) -> RefreshError {
+        match error {
+            FetchError::ForcedTooOften { wait } => RefreshError::ForcedTooOften { wait: *wait },
+            _ => RefreshError::Failed {
+                what: error.to_string().into(),
+                more: Some(Arc::new(More { what_zh: error.in_chinese(), remedy: remedy(error) })),
+                wait: None,
+            },
+        }
+    }
+}
+
+fn remedy(error: &FetchError) -> Remedy {
+    let (en, zh) = error.hint();
+    Remedy { en, zh }
+}
+
 impl RefreshError {
+    /// What a client is told, in Chinese, where that is known; without what to do about a failure.
+    pub fn in_chinese(&self) -> Option<String> {
+        let again = |wait: Duration| format!("请 {} 秒后再试", whole_seconds(wait));
+        Some(match self {
+            RefreshError::Failed { more, wait, .. } => {
+                let what = &more.as_ref()?.what_zh;
+                wait.map_or_else(|| what.clone(), |wait| format!("{what}；{}", again(wait)))
+            }
+            RefreshError::TooSoon { wait } => {
+                format!("该令牌刚刚获取；若 {} 秒后仍被拒绝，请再次报告", whole_seconds(*wait))
+            }
+            RefreshError::ForcedTooOften { wait } => {
+                let what = FetchError::ForcedTooOften { wait: *wait }.in_chinese();
+                format!("{what}；{}", again(*wait))
+            }
+            _ => return None,
+        })
+    }
+
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            RefreshError::Failed { more, .. } => Some(more.as_ref()?.remedy.clone()),
+            RefreshError::ForcedTooOften { wait } => {
+                Some(remedy(&FetchError::ForcedTooOften { wait: *wait }))
+            }
+            _ => None,
+        }
+    }
+
     /// The same failure, to be asked for again after this long.
     pub(super) fn again_in(self, wait: Duration) -> RefreshError {
         match self {
-            RefreshError::Failed { what, .. } => RefreshError::Failed { what, wait: Some(wait) },
+            RefreshError::Failed { what, more, .. } => {
+                RefreshError::Failed { what, more, wait: Some(wait) }
+            }
             RefreshError::ForcedTooOften { .. } => RefreshError::ForcedTooOften { wait },
             other => other,
         }
     }
 }
 
-/// Whole seconds in words, rounded up: who waits that long has waited long enough.
+/// Rounded up: who waits that long has waited long enough.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 fn seconds(wait: Duration) -> String {
-    match wait.as_secs() + u64::from(wait.subsec_nanos() > 0) {
+    match whole_seconds(wait) {
         1 => "1 second".into(),
         seconds => format!("{seconds} seconds"),
     }
@@ -145,8 +208,8 @@ impl fmt::Display for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RefreshError::UnknownSource => f.write_str("unknown type"),
-            RefreshError::Failed { what, wait: None } => f.write_str(what),
-            RefreshError::Failed { what, wait: Some(wait) } => {
+            RefreshError::Failed { what, wait: None, .. } => f.write_str(what),
+            RefreshError::Failed { what, wait: Some(wait), .. } => {
                 write!(f, "{what}; try again in {}", seconds(*wait))
             }
             RefreshError::TooSoon { wait } => write!(
@@ -265,8 +328,33 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_is_told_in_chinese_too_and_with_what_to_do() {
+        let wait = Duration::from_millis(11_001);
+        let timed_out = RefreshError::from(&FetchError::TimedOut);
+        for (error, chinese, remedy) in [
+            (timed_out.clone(), "上游没有及时应答", Some("会自动重试")),
+            (timed_out.again_in(wait), "上游没有及时应答；请 12 秒后再试", Some("会自动重试")),
+            (
+                RefreshError::ForcedTooOften { wait },
+                "每 30 秒只能强制换新一次，每日最多 20 次；请 12 秒后再试",
+                Some("请使用现有令牌"),
+            ),
+            (
+                RefreshError::TooSoon { wait },
+                "该令牌刚刚获取；若 12 秒后仍被拒绝，请再次报告",
+                None,
+            ),
+        ] {
+            assert_eq!(error.in_chinese().as_deref(), Some(chinese));
+            let zh = error.remedy().map(|remedy| remedy.zh);
+            assert_eq!(zh.is_some(), remedy.is_some(), "{error:?}");
+            assert!(zh.unwrap_or_default().starts_with(remedy.unwrap_or_default()), "{error:?}");
+        }
+    }
+
+    #[test]
     fn who_is_told_to_wait_is_told_whole_seconds_that_are_enough() {
-        let failed = RefreshError::Failed { what: "no".into(), wait: None };
+        let failed = RefreshError::Failed { what: "no".into(), more: None, wait: None };
         assert_eq!(failed.to_string(), "no");
         let again = failed.again_in(Duration::from_millis(29_001));
         assert_eq!(again.to_string(), "no; try again in 30 seconds");

@@ -72,6 +72,10 @@ async fn a_failing_upstream_is_told_with_what_to_do_and_nothing_secret() {
     let error = &source["last_error"];
     assert_eq!((&error["code"], &error["class"]), (&"40164".into(), &"misconfigured".into()));
     assert_eq!(error["over"], false);
+    let told_at_once: Value = serde_json::from_str(&refused).unwrap();
+    let chinese = told_at_once["error"]["message_zh"].as_str().unwrap();
+    assert!(chinese.starts_with("上游返回 errcode 40164"), "{chinese}");
+    assert_eq!(told_at_once["error"]["remedy"], error["remedy"]);
     // What to do has its own place.
     assert_eq!(error["message"], "the upstream answered errcode 40164");
     for language in ["en", "zh"] {

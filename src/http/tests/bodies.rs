@@ -19,8 +19,11 @@ async fn server() -> TestServer {
         tokio::spawn(async move {
             loop {
                 let request = queue.next().await;
-                let failed =
-                    RefreshError::Failed { what: "40164: \"1.2.3.4\" 不在".into(), wait: None };
+                let failed = RefreshError::Failed {
+                    what: "40164: \"1.2.3.4\" 不在".into(),
+                    more: None,
+                    wait: None,
+                };
                 let (known, answer) = match name {
                     "access_token" => (Some(7), Ok(("NEW", 6_900, 8))),
                     "公众号" => (Some(8), Ok(("a\"", 300, 8))),

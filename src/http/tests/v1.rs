@@ -374,17 +374,25 @@ async fn a_refresh_is_asked_for_and_its_outcome_told() {
     for (error, status, code, retry_after) in [
         (RefreshError::TooSoon { wait }, 429, "cooldown", Some("12")),
         (RefreshError::ForcedTooOften { wait }, 429, "forced_too_often", Some("12")),
-        (RefreshError::Failed { what: "no".into(), wait: None }, 502, "upstream", None),
-        (RefreshError::Failed { what: "no".into(), wait: Some(wait) }, 502, "upstream", Some("12")),
+        (RefreshError::Failed { what: "no".into(), more: None, wait: None }, 502, "upstream", None),
         (RefreshError::Unchanged, 409, "unchanged", Some("5")),
         (RefreshError::TooMany, 503, "busy", Some("5")),
         (RefreshError::Draining, 503, "shutting_down", Some("5")),
+        (
+            RefreshError::Failed { what: "no".into(), more: None, wait: Some(wait) },
+            502,
+            "upstream",
+            Some("12"),
+        ),
     ] {
         let (_, answer) = refreshed(r#"{"stale": ""}"#, |_| Err(error.clone())).await;
         assert_eq!((answer.status, answer.error().as_str()), (status, code), "{error:?}");
         assert_eq!(answer.header("retry-after"), retry_after, "{error:?}");
-        let told = answer.json()["error"]["retry_after"].as_u64();
-        assert_eq!(told, retry_after.map(|seconds| seconds.parse().unwrap()));
+        let told = &answer.json()["error"];
+        let seconds = retry_after.map(|seconds| seconds.parse().unwrap());
+        assert_eq!(told["retry_after"].as_u64(), seconds);
+        assert_eq!(told["message_zh"].as_str(), error.in_chinese().as_deref());
+        assert_eq!(told["remedy"]["zh"].as_str(), error.remedy().as_ref().map(|one| &*one.zh));
     }
 }
 

@@ -15,6 +15,7 @@ use crate::refresh::RefreshError;
 use super::super::form::MAX_BODY_BYTES;
 use super::super::reply::Unserved;
 use super::json;
+use super::status::Remedy;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(in crate::http) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
+    /// The refresh that failed, which has the same in Chinese, and what to do about it.
+    failed: Option<Box<RefreshError>>,
     /// Whole seconds after which it may be tried again.
     retry_after: Option<u64>,
     /// What is wrong with the config.
@@ -41,6 +44,10 @@ struct Body<'a> {
 struct Words<'a> {
     code: &'static str,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_zh: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<Remedy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +75,7 @@ impl ApiError {
             status,
             code,
             message,
+            failed: None,
             retry_after: None,
             mistakes: Vec::new(),
             header: None,
@@ -165,9 +173,10 @@ impl ApiError {
 impl From<RefreshError> for ApiError {
     fn from(error: RefreshError) -> ApiError {
         let message = error.to_string();
+        let failed = Some(Box::new(error.clone()));
         let unavailable =
             |code, message| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
-        match error {
+        let refusal = match error {
             RefreshError::UnknownSource => ApiError::not_found(),
             RefreshError::Failed { wait, .. } => {
                 let error = ApiError::new(StatusCode::BAD_GATEWAY, "upstream", message);
@@ -188,7 +197,8 @@ impl From<RefreshError> for ApiError {
             RefreshError::TimedOut => unavailable("timed_out", message).again_in(SHORT_WAIT),
             RefreshError::Draining => unavailable("shutting_down", message).again_in(SHORT_WAIT),
             RefreshError::Lost => unavailable("interrupted", message).again_in(SHORT_WAIT),
-        }
+        };
+        ApiError { failed, ..refusal }
     }
 }
 
@@ -230,14 +240,17 @@ impl From<Unserved> for ApiError {
 
 impl From<ApiError> for Response {
     fn from(error: ApiError) -> Response {
-        let ApiError { status, code, message, retry_after, mistakes, header, closes } = error;
+        let ApiError { status, code, message, failed, retry_after, mistakes, header, closes } =
+            error;
         let mistakes = (!mistakes.is_empty()).then(|| {
             let words = mistakes
                 .iter()
                 .map(|Mistake { path, message }| MistakeWords { setting: path, message });
             words.collect()
         });
-        let words = Words { code, message: &message, retry_after, mistakes };
+        let message_zh = failed.as_ref().and_then(|failed| failed.in_chinese());
+        let remedy = failed.and_then(|failed| failed.remedy()).map(Remedy::from);
+        let words = Words { code, message: &message, message_zh, remedy, retry_after, mistakes };
         let mut answer = json(&Body { error: words });
         *answer.status_mut() = status;
         let headers = answer.headers_mut();

@@ -136,9 +136,15 @@ struct Error {
 }
 
 #[derive(Serialize)]
-struct Remedy {
+pub(super) struct Remedy {
     en: Cow<'static, str>,
     zh: Cow<'static, str>,
+}
+
+impl From<Advice> for Remedy {
+    fn from(Advice { en, zh }: Advice) -> Remedy {
+        Remedy { en, zh }
+    }
 }
 
 #[derive(Serialize)]
@@ -250,14 +256,13 @@ fn shown(source: SourceStatus, history: &[Chapter], readers: Option<&Readers>) -
 }
 
 fn error(trouble: &Trouble, over: bool) -> Error {
-    let Advice { en, zh } = trouble.remedy.clone();
     Error {
         at: unix(trouble.at),
         class: trouble.class,
         code: trouble.code.as_deref().map(str::to_owned),
         message: trouble.what.to_string(),
         message_zh: trouble.what_zh.to_string(),
-        remedy: Remedy { en, zh },
+        remedy: trouble.remedy.clone().into(),
         over,
     }
 }

@@ -84,10 +84,7 @@ impl Machine {
             (_, wait) => wait,
         };
         self.lacks_dependency = class == FailureClass::DependencyAbsent;
-        let told = match error {
-            FetchError::ForcedTooOften { wait } => RefreshError::ForcedTooOften { wait },
-            _ => RefreshError::Failed { what: error.to_string().into(), wait: None },
-        };
+        let told = RefreshError::from(&error);
         let retry_in = self.count_failure(now, class, wait, told.clone());
         let told = match (wait, schedule::forced_wait(class, wait, self.streak.failures)) {
             (Some(wait), _) => told.again_in(wait),

@@ -340,7 +340,7 @@ impl World {
                 while let Some(request) = self.queues[at].next().now_or_never() {
                     let refused = || {
                         let what = Arc::from("the upstream\r\nsaid no");
-                        Err(RefreshError::Failed { what, wait: None })
+                        Err(RefreshError::Failed { what, more: None, wait: None })
                     };
                     let comes_off = self.setup.refreshes() && at != ENDED;
                     let token = if comes_off { self.publish(at, LIFE) } else { None };
