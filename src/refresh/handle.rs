@@ -144,7 +144,8 @@ impl From<&FetchError> for RefreshError {
     }
 }
 
-fn remedy(error: &FetchError) -> Remedy {
+/// What to do about a failed fetch.
+pub(super) fn remedy(error: &FetchError) -> Remedy {
     let (en, zh) = error.hint();
     Remedy { en, zh }
 }
@@ -197,6 +198,7 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
+/// The same in words.
 fn seconds(wait: Duration) -> String {
     match whole_seconds(wait) {
         1 => "1 second".into(),

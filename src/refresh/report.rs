@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Now;
-use crate::snapshot::{Remedy, Trouble};
+use crate::refresh::handle::remedy;
+use crate::snapshot::Trouble;
 use crate::source::{FailureClass, FetchError};
 use crate::store::StoreError;
 use crate::token::{Generation, SourceName};
@@ -78,14 +79,13 @@ impl Report {
 /// A failure as whoever asks may know it.
 pub(super) fn trouble(error: &FetchError, now: Now) -> Trouble {
     let class = error.class();
-    let (en, zh) = error.hint();
     Trouble {
         at: now.wall,
         what: error.in_english().into(),
         what_zh: error.in_chinese().into(),
         class: class.as_str(),
         code: error.code().map(Into::into),
-        remedy: Remedy { en, zh },
+        remedy: remedy(error),
         // Our own count refused a client's wish; what is due goes on.
         is_failure: class != FailureClass::Reserved,
     }
