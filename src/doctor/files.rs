@@ -139,8 +139,8 @@ fn user() -> Option<u32> {
 /// What to do where this user may not look.
 pub(super) fn who_may_look() -> Words {
     words(
-        "run doctor as root (sudo) or as the server's user",
-        "请以 root（sudo）或服务器的运行用户执行 doctor",
+        "run doctor as root (sudo) or as the server's user, in the container or namespace where it runs",
+        "请以 root（sudo）或服务器的运行用户，并在服务器所在的容器或命名空间中执行 doctor",
     )
 }
 
@@ -191,7 +191,10 @@ pub(super) fn judge(seen: &Directory, server_runs: bool) -> Vec<Finding> {
                  lose every token",
                 "服务器在运行，但该目录已不存在：服务器会在一分钟内重新写入，在此之前重启会丢失全部令牌",
             ),
-            words("find out who deletes it, and do not stop the server now", "请查明是谁删除了它；现在请不要停止服务器"),
+            words(
+                "find out who deleted or moved it, and do not stop the server now",
+                "请查明是谁删除或移动了它；现在请不要停止服务器",
+            ),
         )),
         State::Missing(Ok(())) => findings.push(Finding::ok(
             Topic::Store,

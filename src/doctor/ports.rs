@@ -1,12 +1,17 @@
 //! The addresses that are listened on: free, ours, or whose. By trying to listen, and by what /proc tells of
 //! sockets and processes: proc_net_tcp in the kernel's documents, proc_pid_fd(5).
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use super::files;
 use super::finding::{Finding, Topic, Words, words};
 use super::presence::Presence;
+use crate::config;
 
 /// A listener's setting and what was seen of its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,10 +86,8 @@ fn sockets(address: SocketAddr) -> Vec<String> {
 
 /// A process that has one of these files or sockets open, by what /proc calls them.
 pub(super) fn who_has_open(names: &[String]) -> Option<Owner> {
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     // Where systemd passes a socket it has it too: the other one serves.
-    let pid = pids.filter(|pid| has_open(*pid, names)).max()?;
+    let pid = pids()?.filter(|pid| has_open(*pid, names)).max()?;
     Some(process(pid))
 }
 
@@ -96,20 +99,59 @@ pub(super) fn process(pid: u32) -> Owner {
     Owner { pid, is_server: is_server(&name, &line), name }
 }
 
-/// Whether this is a server of ours, by its name and its command line, which is in parts that end with a zero byte.
+/// The server that was started with this config file, as far as this user may know.
+pub(super) fn server_of(config: &Path) -> Option<u32> {
+    let config = config.canonicalize().ok()?;
+    pids()?.filter(|pid| process(*pid).is_server).find(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let directory = fs::read_link(format!("/proc/{pid}/cwd"));
+        let named = Command::of(&line).config.unwrap_or(config::DEFAULT_PATH.as_ref());
+        directory.is_ok_and(|cwd| cwd.join(named).canonicalize().is_ok_and(|path| path == config))
+    })
+}
+
+/// The processes that this one may see.
+fn pids() -> Option<impl Iterator<Item = u32>> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    Some(processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()))
+}
+
+/// What a command line of ours says, as far as it matters here.
+#[derive(Debug, Default)]
+struct Command<'a> {
+    /// The sub-command.
+    name: Option<&'a [u8]>,
+    /// The config file.
+    config: Option<&'a Path>,
+}
+
+impl Command<'_> {
+    /// Of a line whose parts end with a zero byte each.
+    fn of(line: &[u8]) -> Command<'_> {
+        let path = |bytes| Path::new(OsStr::from_bytes(bytes));
+        let mut command = Command::default();
+        let mut words = line.split(|byte| *byte == 0).skip(1).filter(|word| !word.is_empty());
+        while let Some(word) = words.next() {
+            match word {
+                b"-c" | b"--config" => command.config = words.next().map(path),
+                _ => match (word.strip_prefix(b"--config="), word.strip_prefix(b"-c")) {
+                    (Some(value), _) | (None, Some(value)) => command.config = Some(path(value)),
+                    _ if command.name.is_none() && !word.starts_with(b"-") => {
+                        command.name = Some(word);
+                    }
+                    _ => {}
+                },
+            }
+        }
+        command
+    }
+}
+
+/// Whether this is a server of ours, by its name and its command line.
 fn is_server(name: &str, line: &[u8]) -> bool {
     // The system keeps fifteen bytes of a name: proc_pid_comm(5).
     let is_ours = env!("CARGO_PKG_NAME").get(..15) == Some(name);
-    let mut words = line.split(|byte| *byte == 0).skip(1).filter(|word| !word.is_empty());
-    let mut command = words.next();
-    // The one option that may stand before a command, with its value or before it.
-    while let Some(option) = command.filter(|word| word.starts_with(b"-")) {
-        if matches!(option, b"-c" | b"--config") {
-            words.next();
-        }
-        command = words.next();
-    }
-    is_ours && matches!(command, None | Some(b"serve"))
+    is_ours && matches!(Command::of(line).name, None | Some(b"serve"))
 }
 
 /// Of other users' processes only root may know.
@@ -161,7 +203,7 @@ pub(super) fn judge(seen: &Seen, server: &Presence) -> Finding {
     };
     match outcome {
         Outcome::Any => ok("port_any", words("takes any free port", "使用任意空闲端口")),
-        Outcome::Free if server.is_sure() => problem(
+        Outcome::Free if server.has_store() => problem(
             "port_not_served",
             words("the server runs, but nobody listens there", "服务器在运行，但该地址没有监听"),
             words(
@@ -172,7 +214,7 @@ pub(super) fn judge(seen: &Seen, server: &Presence) -> Finding {
         ),
         Outcome::Free => ok("port_free", words("is free", "空闲")),
         Outcome::Taken(owner) => {
-            let is_its_own = server.is_sure()
+            let is_its_own = server.has_store()
                 && match owner {
                     Some(owner) => server.pid() == Some(owner.pid) || owner.pid == 1,
                     // Who it is may not be known to this user; that it is ours is what there is to believe.
@@ -191,10 +233,7 @@ pub(super) fn judge(seen: &Seen, server: &Presence) -> Finding {
                         "已有程序在监听，但当前用户无权查看是哪个进程",
                     ),
                 )
-                .remedy(words(
-                    "run doctor as root (sudo) or as the server's user",
-                    "请以 root（sudo）或服务器的运行用户执行 doctor",
-                )),
+                .remedy(files::who_may_look()),
                 _ => taken(&about, owner.as_ref()),
             }
         }
@@ -302,6 +341,7 @@ mod tests {
             (ours, "wechat-token-server\0serve\0-c\0config.ron\0", true),
             (ours, "wechat-token-server\0--config=sandbox\0", true),
             (ours, "wechat-token-server\0-c\0doctor\0", true),
+            (ours, "wechat-token-server\0-cdoctor\0", true),
             (ours, "wechat-token-server\0-c\0c.ron\0doctor\0--json\0", false),
             (ours, "wechat-token-server\0import\0redis://h\0", false),
             (ours, "wechat-token-server\0sandbox\0", false),
@@ -310,6 +350,16 @@ mod tests {
         ] {
             assert_eq!(is_server(name, line.as_bytes()), is, "{line}");
         }
+        for (line, config) in [
+            ("x\0-c\0a b.ron\0", Some("a b.ron")),
+            ("x\0serve\0--config=/etc/c.ron\0", Some("/etc/c.ron")),
+            ("x\0-cc.ron\0", Some("c.ron")),
+            ("x\0serve\0", None),
+            ("x\0--config\0", None),
+        ] {
+            assert_eq!(Command::of(line.as_bytes()).config, config.map(Path::new), "{line}");
+        }
+        assert_eq!(server_of(Path::new("/proc/self/status")), None, "nobody is started with that");
     }
 
     #[test]
@@ -320,6 +370,7 @@ mod tests {
         let ours = Presence::Answers { pid: Some(7) };
         let silent = Presence::Silent { pid: Some(7), is_elsewhere: false };
         let unknown = Presence::Answers { pid: None };
+        let other = Presence::WithAnotherStore { pid: 9 };
         let (none, untold) = (Presence::Absent { is_taken: true }, Presence::Untold);
         for (outcome, server, mark, code) in [
             (Outcome::Any, &none, Mark::Ok, "port_any"),
@@ -339,6 +390,8 @@ mod tests {
             (Outcome::Free, &silent, Mark::Problem, "port_not_served"),
             (Outcome::Free, &untold, Mark::Ok, "port_free"),
             (Outcome::Taken(None), &untold, Mark::Warning, "port_untold"),
+            (owner(8), &other, Mark::Problem, "port_taken"),
+            (Outcome::Free, &other, Mark::Ok, "port_free"),
             (Outcome::NotPermitted, &none, Mark::Problem, "port_not_permitted"),
             (Outcome::NotPermitted, &untold, Mark::Warning, "port_not_permitted"),
             (Outcome::NotOurs, &none, Mark::Problem, "address_not_here"),

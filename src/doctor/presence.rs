@@ -1,6 +1,8 @@
 //! Whether a server runs, beside a process that could not ask it or has: by its answer, by who listens at its
 //! address, and by who holds its store. What cannot be asked may serve very well, so nothing is fetched beside it.
 
+use std::path::Path;
+
 use super::files;
 use super::finding::{Finding, Topic, Words, words};
 use super::ports::{self, Outcome, Owner};
@@ -59,8 +61,8 @@ enum Holder {
 }
 
 impl Presence {
-    /// Of the server with these whereabouts, by what came of asking there.
-    pub fn of(found: &Whereabouts, asked: Asked) -> Presence {
+    /// Of the server with these whereabouts, which `file` says, by what came of asking there.
+    pub fn of(found: &Whereabouts, file: &Path, asked: Asked) -> Presence {
         let listener = ports::observe("http.bind", found.bind);
         if asked == Asked::Answered {
             return Presence::Answers { pid: listener.pid() };
@@ -74,7 +76,15 @@ impl Presence {
             },
             Err(_) => Holder::Hidden,
         };
-        Presence::judge(&listener.outcome, &holder, asked == Asked::Refused)
+        let presence = Presence::judge(&listener.outcome, &holder, asked == Asked::Refused);
+        match ports::server_of(file) {
+            // Its store may have been moved away.
+            Some(pid) if !presence.has_store() => {
+                let is_elsewhere = listener.pid() != Some(pid);
+                Presence::Silent { pid: Some(pid), is_elsewhere }
+            }
+            _ => presence,
+        }
     }
 
     fn judge(listener: &Outcome, holder: &Holder, has_refused: bool) -> Presence {
@@ -155,16 +165,16 @@ impl Presence {
                     format!("正在运行{}，但无法询问：{}", process.zh, why.zh),
                 ),
                 words(
-                    "correct that and run doctor again: what only the server knows, such as how its tokens are, is \
-                     missing here. It may serve well all the same",
-                    "请改正后再次运行 doctor：此处缺少只有服务器知道的内容（如令牌状态）；它可能仍在正常服务",
+                    "see to that, and run doctor again: what only the server knows, such as how its tokens are, is \
+                     missing here",
+                    "请先处理此问题，再次运行 doctor：此处缺少只有服务器知道的内容（如令牌状态）",
                 ),
             )),
             Presence::Silent { is_elsewhere: true, .. } => Some(problem(
                 "server_elsewhere",
                 words(
-                    format!("runs{} and holds the store, but does not listen at http.bind", process.en),
-                    format!("正在运行{}并占用存储目录，但没有在 http.bind 上监听", process.zh),
+                    format!("runs{}, and does not listen at http.bind", process.en),
+                    format!("正在运行{}，但没有在 http.bind 上监听", process.zh),
                 ),
                 words(
                     "if http.bind was changed since its start, restart it; if it was started with another config, run \
@@ -177,8 +187,14 @@ impl Presence {
             Presence::WithAnotherStore { .. } => Some(problem(
                 "server_with_another_store",
                 words(
-                    format!("one listens at http.bind{}, and does not have the store of this config", process.en),
-                    format!("http.bind 上有一个服务器在监听{}，但它没有使用本配置的存储目录", process.zh),
+                    format!(
+                        "one listens at http.bind{}, and does not have the store of this config",
+                        process.en
+                    ),
+                    format!(
+                        "http.bind 上有一个服务器在监听{}，但它没有使用本配置的存储目录",
+                        process.zh
+                    ),
                 ),
                 words(
                     "if it has another config, give this one an http.bind of its own; if the store was moved or \
@@ -196,11 +212,7 @@ impl Presence {
                         format!("服务器可能正在运行，但无法询问：{}", why.zh),
                     ),
                 )
-                .remedy(words(
-                    "run doctor as root (sudo) or as the server's user, who may see which process that is, and in the \
-                     container or namespace where it runs",
-                    "请以 root（sudo）或服务器的运行用户，并在服务器所在的容器或命名空间中执行 doctor，以便查看是哪个进程",
-                )),
+                .remedy(files::who_may_look()),
             ),
         }
     }

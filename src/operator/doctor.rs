@@ -68,7 +68,7 @@ async fn of_this_machine(args: &DoctorArgs, desk: &Desk<'_>) -> Vec<Finding> {
     };
     let server = config::whereabouts(desk.file, desk.environment).map_or_else(
         |_| Presence::Absent { is_taken: false },
-        |found| Presence::of(&found, outcome),
+        |found| Presence::of(&found, desk.file, outcome),
     );
     let mut findings = Vec::new();
     match &asked {

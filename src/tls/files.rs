@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -117,6 +117,11 @@ impl Reading<'_> {
                 let what = "holds no certificate in PEM (-----BEGIN CERTIFICATE-----); of one in DER, \
                     `openssl x509 -inform der` makes it";
                 self.mistake(setting, path, what);
+                None
+            }
+            // Its own words are of bytes.
+            Err(pem::Error::MissingSectionEnd { .. }) => {
+                self.mistake(setting, path, "is cut off: an END line is missing; write it anew");
                 None
             }
             Err(error) => {

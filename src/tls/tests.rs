@@ -89,7 +89,7 @@ fn what_is_wrong_with_a_file_is_said_by_setting_and_file_with_what_to_do() {
         (&nowhere, &good_key, None, &[("cert", "nowhere", "No such file")]),
         (&empty, &good_key, None, &[("cert", "empty", "openssl x509")]),
         (&good_key, &good_key, None, &[("cert", "good.key", "holds no certificate")]),
-        (&half, &good_key, None, &[("cert", "half.pem", "is damaged")]),
+        (&half, &good_key, None, &[("cert", "half.pem", "is cut off")]),
         (&noise, &good_key, None, &[("cert", "noise.pem", "have it made anew")]),
         (
             &two_in_wrong_order,

@@ -495,12 +495,15 @@ async fn a_server_that_cannot_be_asked_is_seen_all_the_same() {
     let report = world.doctor().await;
     report.has("problem", "server_not_asked", &[&pid, "--url"]);
     world = world.edited(r#"http: (bind: "127.0.0.1:0""#, &bind);
-    // A store that was moved may be another's.
+    // Without its store it is known by its config.
     let moved = world.dir.path().join("moved");
     std::fs::rename(&store, &moved).unwrap();
+    world = world.edited(&bind, r#"http: (bind: "127.0.0.2:1""#);
     let report = world.doctor().await;
-    report.has("problem", "server_with_another_store", &[&pid, "move it back"]);
+    report.has("problem", "server_elsewhere", &[&pid]);
+    report.has("problem", "store_gone", &["deleted or moved"]);
     report.has_not("server_does_not_run");
+    world = world.edited(r#"http: (bind: "127.0.0.2:1""#, &bind);
     std::fs::rename(&moved, &store).unwrap();
     // One that is gone it holds all the same.
     std::fs::remove_dir_all(&store).unwrap();
@@ -529,6 +532,8 @@ async fn a_server_of_another_config_is_somebody_else() {
     let told = [&*pid, "http.bind of its own", "store.path", "另设 http.bind"];
     report.has("problem", "server_with_another_store", &told);
     report.has_not("server_does_not_run");
+    report.has("problem", "port_taken", &["http.bind", &pid]);
+    report.has_not("port_ours");
     report.has_not("store_gone");
     assert_eq!(second.wechat.calls(Endpoint::StableToken), 0, "nothing is tried beside a server");
     first.wechat.stop().await;
