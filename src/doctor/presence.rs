@@ -1,5 +1,5 @@
-//! Whether a server runs, beside a process that could not ask it or has: by its answer, by who listens at its
-//! address, and by who holds its store. What cannot be asked may serve very well, so nothing is fetched beside it.
+//! Whether a server runs, beside a process that could not ask it or has: by its answer, by who holds its store, listens
+//! at its address, or was started with its config. What cannot be asked may serve very well: nothing is fetched beside it.
 
 use std::path::Path;
 
@@ -106,9 +106,7 @@ impl Presence {
             (Holder::Somebody(None) | Holder::Hidden, _) | (_, Outcome::Taken(None)) => {
                 Presence::Untold
             }
-            (Holder::Nobody | Holder::Somebody(_), Outcome::Taken(Some(other)))
-                if other.is_server =>
-            {
+            (_, Outcome::Taken(Some(other))) if other.is_server => {
                 Presence::WithAnotherStore { pid: other.pid }
             }
             _ => Presence::Absent { is_taken: matches!(listener, Outcome::Taken(_)) },
