@@ -170,6 +170,16 @@ impl RefreshError {
         })
     }
 
+    /// How long to wait before it is asked again, in whole seconds, rounded up, where that is known.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            RefreshError::TooSoon { wait } | RefreshError::ForcedTooOften { wait } => Some(*wait),
+            RefreshError::Failed { wait, .. } => *wait,
+            _ => None,
+        }
+        .map(whole_seconds)
+    }
+
     /// What to do about it, where that is known.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {

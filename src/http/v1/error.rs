@@ -2,7 +2,6 @@
 //! and words for people. Never a value, a key or an address of the upstream.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use serde::Serialize;
 use warp::http::StatusCode;
@@ -173,22 +172,21 @@ impl ApiError {
 impl From<RefreshError> for ApiError {
     fn from(error: RefreshError) -> ApiError {
         let message = error.to_string();
-        let failed = Some(Box::new(error.clone()));
+        let (failed, retry_after) = (Some(Box::new(error.clone())), error.retry_after());
+        let told = |status, code, message| ApiError {
+            retry_after,
+            ..ApiError::new(status, code, message)
+        };
         let unavailable =
             |code, message| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         let refusal = match error {
             RefreshError::UnknownSource => ApiError::not_found(),
-            RefreshError::Failed { wait, .. } => {
-                let error = ApiError::new(StatusCode::BAD_GATEWAY, "upstream", message);
-                ApiError { retry_after: wait.map(whole_seconds), ..error }
+            RefreshError::Failed { .. } => told(StatusCode::BAD_GATEWAY, "upstream", message),
+            RefreshError::TooSoon { .. } => {
+                told(StatusCode::TOO_MANY_REQUESTS, "cooldown", message)
             }
-            RefreshError::TooSoon { wait } => {
-                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "cooldown", message)
-                    .again_in(whole_seconds(wait))
-            }
-            RefreshError::ForcedTooOften { wait } => {
-                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "forced_too_often", message)
-                    .again_in(whole_seconds(wait))
+            RefreshError::ForcedTooOften { .. } => {
+                told(StatusCode::TOO_MANY_REQUESTS, "forced_too_often", message)
             }
             RefreshError::Unchanged => {
                 ApiError::new(StatusCode::CONFLICT, "unchanged", message).again_in(SHORT_WAIT)
@@ -200,11 +198,6 @@ impl From<RefreshError> for ApiError {
         };
         ApiError { failed, ..refusal }
     }
-}
-
-/// Rounded up: who waits that long has waited long enough.
-fn whole_seconds(wait: Duration) -> u64 {
-    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 impl From<Unserved> for ApiError {
